@@ -1,0 +1,235 @@
+/**
+ * Stored records, byte by byte. Keys are big-endian (so that they sort) and start with the shard, so that a shard is
+ * one contiguous range of the image; values are little-endian and packed (core/protocol/codec.ts).
+ *
+ * Key = shard u16, kind u8, then:
+ *
+ * | kind | rest of the key                              | value |
+ * | ---- | -------------------------------------------- | ----- |
+ * | P    |                                              | {@linkcode shardState}: position, counters |
+ * | V    | volume u32                                   | {@linkcode usage}: bytes and inodes charged to the volume in this shard |
+ * | I    | inode u56                                    | {@linkcode attributes} without the inode number |
+ * | K    | dir u56                                      | 16 bytes: SipHash key of a directory's names |
+ * | E    | dir u56, hash u48, disambiguator u8          | {@linkcode dentry}: inode, type, name |
+ * | D    | inode u56                                    | inline data of a small file, at most {@linkcode inlineBytesMax} |
+ * | L    | inode u56                                    | target of a symbolic link |
+ * | X    | inode u56, name (1..255 bytes)               | value of an extended attribute |
+ * | C    | inode u56, chunk u32                         | see core/data/chunk_record.ts |
+ * | F    | inode u56                                    | floor: lowest gen u53 a chunk write may carry (2^53-1: the file is gone) |
+ * | O    | inode u56                                    | orphan: nothing links to it; u32 volume |
+ * | H    | inode u56, session u56                       | opens of an inode by a session: u32 count |
+ * | B    | inode u56                                    | granted locks that survive a restart: {@linkcode locks} |
+ * | M    | inode u56                                    | u64 mask (two u32) of servers written since the last fsync |
+ * | N    | n u56                                        | driver's intent: core/meta/intent.ts |
+ * | S    | driver shard u16, n u56, step u8             | outcome of an applied step: core/meta/intent.ts |
+ * | R    | session u56, slot u16                        | {@linkcode replyRecord}: the last answer in that slot |
+ * | G    | volume u32, server u32                       | credit granted to a server (only in the shard of the volume's root) |
+ *
+ * Shard 0xffff holds what belongs to the store itself (store/store.ts).
+ *
+ * @module
+ */
+
+import { array, bytes, type Codec, DecodeError, Reader, shortBytes, struct, time, u16, u32, u53, u8, Writer } from "../protocol/codec.ts";
+import type { Attributes } from "./attributes.ts";
+
+/** Layout version of keys and values; a store of another version is refused. */
+export const layoutVersion = 1;
+/** Regular files up to this size live in the image. */
+export const inlineBytesMax = 4096;
+/** Longest name (NAME_MAX). */
+export const nameBytesMax = 255;
+/** Longest symbolic link target (PATH_MAX - 1). */
+export const targetBytesMax = 4095;
+/** Longest extended attribute value (XATTR_SIZE_MAX). */
+export const xattrBytesMax = 65536;
+/** Shard number that no shard has: the store's own keys. */
+export const storeShard = 0xffff;
+/** Bits of an inode number below the shard. */
+export const sequenceLimit = 2 ** 41;
+/** Sequences of volume roots start here: 2^40 + volume id. Ordinary ones stay below. */
+export const rootSequence = 2 ** 40;
+/** Largest regular file, 8 TiB * 2: chunk numbers fit u32 and offsets a double exactly. */
+export const fileBytesMax = 2 ** 43;
+
+/** Kinds of keys: the ASCII letters of the table above. */
+export const kind = {
+  shard: 0x50,
+  usage: 0x56,
+  inode: 0x49,
+  hashKey: 0x4b,
+  dentry: 0x45,
+  data: 0x44,
+  symlink: 0x4c,
+  xattr: 0x58,
+  chunk: 0x43,
+  floor: 0x46,
+  orphan: 0x4f,
+  open: 0x48,
+  locks: 0x42,
+  mask: 0x4d,
+  intent: 0x4e,
+  step: 0x53,
+  reply: 0x52,
+  credit: 0x47,
+} as const;
+
+/** Shard of an inode number. */
+export function shardOf(inode: number): number {
+  return Math.floor(inode / sequenceLimit);
+}
+
+/** Inode number from its parts. */
+export function inodeNumber(shard: number, sequence: number): number {
+  return shard * sequenceLimit + sequence;
+}
+
+/** A key under construction: `new Key(shard, kind.dentry).u56(dir).u48(hash).u8(disc).done()`. */
+export class Key {
+  #bytes: Uint8Array;
+  #length = 3;
+
+  constructor(shard: number, keyKind: number, capacityBytes = 32) {
+    this.#bytes = new Uint8Array(capacityBytes);
+    this.#bytes[0] = shard >>> 8;
+    this.#bytes[1] = shard;
+    this.#bytes[2] = keyKind;
+  }
+
+  u8(value: number): this {
+    this.#bytes[this.#length++] = value;
+    return this;
+  }
+
+  u16(value: number): this {
+    return this.u8(value >>> 8).u8(value & 0xff);
+  }
+
+  u32(value: number): this {
+    return this.u16(value >>> 16).u16(value & 0xffff);
+  }
+
+  u48(value: number): this {
+    return this.u16(Math.floor(value / 4294967296)).u32(value >>> 0);
+  }
+
+  u56(value: number): this {
+    return this.u8(Math.floor(value / 2 ** 48)).u48(value % 2 ** 48);
+  }
+
+  raw(value: Uint8Array): this {
+    if (this.#length + value.length > this.#bytes.length) {
+      const grown = new Uint8Array(this.#length + value.length);
+      grown.set(this.#bytes.subarray(0, this.#length));
+      this.#bytes = grown;
+    }
+    this.#bytes.set(value, this.#length);
+    this.#length += value.length;
+    return this;
+  }
+
+  done(): Uint8Array {
+    return this.#bytes.subarray(0, this.#length);
+  }
+}
+
+/** Reads an unsigned big-endian number of `count` (<= 7) bytes out of a key. */
+export function keyNumber(key: Uint8Array, at: number, count: number): number {
+  let value = 0;
+  for (let i = 0; i < count; i++) value = value * 256 + key[at + i];
+  return value;
+}
+
+/** The key after every key that starts with `prefix`. */
+export function after(prefix: Uint8Array): Uint8Array {
+  const end = prefix.slice();
+  for (let i = end.length - 1; i >= 0; i--) {
+    if (end[i] < 255) {
+      end[i]++;
+      return end.subarray(0, i + 1);
+    }
+  }
+  return new Uint8Array(end.length + 1).fill(255);
+}
+
+/** Key of an inode-scoped record without further parts (I, K, D, L, F, O, B, M), or the prefix of one with. */
+export function inodeKey(shard: number, keyKind: number, inode: number): Uint8Array {
+  return new Key(shard, keyKind, 10).u56(inode).done();
+}
+
+/** Key of a dentry. */
+export function dentryKey(dir: number, hash48: number, disc: number): Uint8Array {
+  return new Key(shardOf(dir), kind.dentry, 17).u56(dir).u48(hash48).u8(disc).done();
+}
+
+/** Key of a chunk, on the shard that holds it. */
+export function chunkKey(shard: number, inode: number, chunk: number): Uint8Array {
+  return new Key(shard, kind.chunk, 14).u56(inode).u32(chunk).done();
+}
+
+/** Key of a session's slot in a shard. */
+export function replyKey(shard: number, session: number, slot: number): Uint8Array {
+  return new Key(shard, kind.reply, 12).u56(session).u16(slot).done();
+}
+
+/** Value of I: 116 bytes. The inode number is in the key. */
+export const attributes: Codec<Omit<Attributes, "inode">> = struct({
+  mode: u32,
+  nlink: u32,
+  uid: u32,
+  gid: u32,
+  rdev: u32,
+  flags: u32,
+  size: u53,
+  blocks: u53,
+  atime: time,
+  mtime: time,
+  ctime: time,
+  btime: time,
+  version: u53,
+  gen: u53,
+  volume: u32,
+  parent: u53,
+  entries: u32,
+});
+
+/** Value of E. `type` is mode >> 12 (DT_*). */
+export const dentry = struct({ inode: u53, type: u8, name: shortBytes });
+/** A dentry as stored. */
+export type Dentry = { inode: number; type: number; name: Uint8Array };
+
+/** Value of P. */
+export const shardState = struct({
+  /** Position of the last record this image holds. */
+  position: u53,
+  /** Next inode sequence and intent number to give out. */
+  nextSequence: u53,
+  nextIntent: u53,
+});
+
+/** Value of V. */
+export const usage = struct({ bytes: u53, inodes: u53 });
+
+/** Value of R: the request's sequence number, then the reply's type, status and body. */
+export const replyRecord = struct({ sequence: u53, type: u16, status: u32, body: bytes });
+
+/** One granted lock. `end` is inclusive; 2^53-1 stands for the end of the file. type: 0 read, 1 write. */
+export const lockRecord = struct({ flock: u8, type: u8, session: u53, ownerLow: u32, ownerHigh: u32, pid: u32, start: u53, end: u53 });
+/** Value of B. */
+export const locks = array(lockRecord, 4096);
+
+/** Encodes attributes for the image. */
+export function encodeAttributes(value: Attributes): Uint8Array {
+  const writer = new Writer(128);
+  attributes.write(writer, value);
+  return writer.copy();
+}
+
+/** Decodes attributes of inode `inode` from the image. Throws {@linkcode DecodeError} on a record of another length. */
+export function decodeAttributes(inode: number, value: Uint8Array): Attributes {
+  const reader = new Reader(value);
+  const decoded = attributes.read(reader) as Attributes;
+  if (reader.at !== value.length) throw new DecodeError(`inode ${inode}: ${value.length - reader.at} bytes too many`);
+  decoded.inode = inode;
+  return decoded;
+}
