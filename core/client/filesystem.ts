@@ -1,0 +1,159 @@
+/**
+ * The file system as a client offers it: POSIX operations on inode numbers. FUSE, the library and `client exec` are
+ * three front ends of this one interface. Every method is a task that ends with a value or a positive errno, in
+ * bounded time (the io timeout), and tells the truth: what it acknowledged has happened.
+ *
+ * Names are bytes without NUL and '/', 1..255 of them; "." and ".." are the front end's (and the kernel's) affair.
+ * The root of the volume is {@linkcode FileSystem.root}; FUSE's nodeid 1 is translated by the front end.
+ *
+ * @module
+ */
+
+import type { Attributes } from "../meta/attributes.ts";
+import type { Time } from "../runtime.ts";
+import type { Result } from "../errno.ts";
+import type { Future, Task } from "../task.ts";
+
+/** Who asks: owner of what is created, pid for locks and logs. */
+export interface Caller {
+  uid: number;
+  gid: number;
+  pid: number;
+  /** File mode creation mask, applied here (0 when it has been applied). */
+  umask: number;
+}
+
+/** Done, nothing to say. */
+export type Done = Result<Record<never, never>>;
+/** What {@linkcode Done} is when it is not an errno. */
+export const done: Record<never, never> = Object.freeze({});
+
+/** One name of a directory page. */
+export interface DirectoryEntry {
+  name: Uint8Array;
+  inode: number;
+  /** DT_* = mode >> 12. */
+  type: number;
+  /** Where to continue after this entry. Always > 2. */
+  cookie: number;
+  /** Present when asked for with `plus` and it could be had. */
+  attributes: Attributes | null;
+}
+
+/** What to change in {@linkcode FileSystem.setAttributes}; absent = leave. */
+export interface AttributeChange {
+  mode?: number;
+  uid?: number;
+  gid?: number;
+  size?: number;
+  /** "now" takes the server's clock. */
+  atime?: Time | "now";
+  mtime?: Time | "now";
+  ctime?: Time;
+  /** Clear setuid and setgid as a write does (FATTR_KILL_SUIDGID). */
+  killSetId?: boolean;
+}
+
+/** What to create. Type bits of `mode` say what kind; a symbolic link has a target. */
+export interface CreateOptions {
+  mode: number;
+  rdev?: number;
+  target?: Uint8Array;
+  /** EEXIST when the name exists; otherwise an existing regular file is opened. */
+  exclusive: boolean;
+  /** Register an open of the file for this client (pair with `release`). */
+  open: boolean;
+  /** Cut an existing file to zero (O_TRUNC). */
+  truncate?: boolean;
+}
+
+/** RENAME_* flags of renameat2(2). */
+export const renameFlags = { noReplace: 1, exchange: 2 } as const;
+
+/** A byte-range or whole-file lock request. */
+export interface Lock {
+  /** flock(2) instead of fcntl(2). */
+  flock: boolean;
+  type: "read" | "write" | "unlock";
+  /** The kernel's lock owner, as two u32. */
+  ownerLow: number;
+  ownerHigh: number;
+  pid: number;
+  /** First byte, and last byte inclusive; `lockEnd` = up to the end of any size. */
+  start: number;
+  end: number;
+}
+/** `end` of a lock that reaches to the end. */
+export const lockEnd = Number.MAX_SAFE_INTEGER;
+
+/** Totals of a volume. */
+export interface Totals {
+  /** Budget, used and available in bytes. */
+  sizeBytes: number;
+  usedBytes: number;
+  availableBytes: number;
+  inodes: number;
+  inodesFree: number;
+}
+
+/** A part of a file where data or a hole begins. */
+export type Whence = "data" | "hole";
+
+/** See the module's comment. */
+export interface FileSystem {
+  /** Inode number of the volume's root directory. */
+  readonly root: number;
+  readonly readOnly: boolean;
+
+  lookup(dir: number, name: Uint8Array): Task<Result<Attributes>>;
+  /** Parent of a directory (the root's is the root). */
+  parent(dir: number): Task<Result<Attributes>>;
+  getAttributes(inode: number): Task<Result<Attributes>>;
+  setAttributes(inode: number, change: AttributeChange): Task<Result<Attributes>>;
+  /** Files, devices, fifos, sockets, symbolic links. */
+  create(dir: number, name: Uint8Array, options: CreateOptions, caller: Caller): Task<Result<Attributes>>;
+  makeDirectory(dir: number, name: Uint8Array, mode: number, caller: Caller): Task<Result<Attributes>>;
+  unlink(dir: number, name: Uint8Array): Task<Done>;
+  removeDirectory(dir: number, name: Uint8Array): Task<Done>;
+  rename(dir: number, name: Uint8Array, newDir: number, newName: Uint8Array, flags: number): Task<Done>;
+  link(inode: number, dir: number, name: Uint8Array): Task<Result<Attributes>>;
+  readLink(inode: number): Task<Result<Uint8Array>>;
+
+  /** Registers an open: the file's data lives until the last release even if it is unlinked. */
+  open(inode: number, options: { truncate: boolean }): Task<Result<Attributes>>;
+  /** Ends one open. */
+  release(inode: number): Task<Done>;
+  /** Reads up to `into.length` bytes; the result's `count` is short only at the end of the file. */
+  read(inode: number, offset: number, into: Uint8Array): Task<Result<{ count: number }>>;
+  /** Writes all of `data` at `offset`. `killSetId` clears setuid/setgid. */
+  write(inode: number, offset: number, data: Uint8Array, options: { killSetId: boolean }): Task<Done>;
+  /** Writes all of `data` at the end of the file, atomically among all clients; `offset` is where it went. */
+  append(inode: number, data: Uint8Array, options: { killSetId: boolean }): Task<Result<{ offset: number }>>;
+  /** fallocate(2) modes: 0, KEEP_SIZE, PUNCH_HOLE|KEEP_SIZE, ZERO_RANGE[|KEEP_SIZE]. */
+  allocate(inode: number, mode: number, offset: number, length: number): Task<Done>;
+  /** Copies within the volume; both files may be the same if the ranges do not overlap. */
+  copyRange(from: number, fromOffset: number, to: number, toOffset: number, length: number): Task<Result<{ count: number }>>;
+  /** Next data or hole at or after `offset`; ENXIO beyond the end. */
+  seek(inode: number, offset: number, whence: Whence): Task<Result<{ offset: number }>>;
+  /** What has been acknowledged for this file survives power loss once this returns. */
+  sync(inode: number): Task<Done>;
+
+  /** Entries after `cookie` (0 = from the first), about `limitBytes` of names; empty at the end. Without "." and "..". */
+  readDirectory(dir: number, cookie: number, limitBytes: number, plus: boolean): Task<Result<DirectoryEntry[]>>;
+
+  getExtendedAttribute(inode: number, name: Uint8Array): Task<Result<Uint8Array>>;
+  /** flags: XATTR_CREATE 1, XATTR_REPLACE 2. */
+  setExtendedAttribute(inode: number, name: Uint8Array, value: Uint8Array, flags: number): Task<Done>;
+  /** Names, each ended by NUL. */
+  listExtendedAttributes(inode: number): Task<Result<Uint8Array>>;
+  removeExtendedAttribute(inode: number, name: Uint8Array): Task<Done>;
+
+  /** The first lock that would block `lock`, or an unlock when none does. */
+  testLock(inode: number, lock: Lock): Task<Result<Lock>>;
+  /** Sets, converts or removes a lock. With `block` waits until granted or until `cancel` settles (EINTR). */
+  setLock(inode: number, lock: Lock, block: boolean, cancel: Future<void>): Task<Done>;
+  /** Drops every fcntl (or flock) lock of an owner on an inode: close and the last release. */
+  dropLocks(inode: number, flock: boolean, ownerLow: number, ownerHigh: number): Task<Done>;
+
+  statistics(): Task<Result<Totals>>;
+}
