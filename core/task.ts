@@ -11,7 +11,8 @@
  */
 
 /** A computation that may wait. Run one from another with `yield*`; start one with {@linkcode Scheduler.spawn}. */
-export type Task<T> = Generator<Future<unknown>, T, unknown>;
+// deno-lint-ignore no-explicit-any
+export type Task<T> = Generator<Future<any>, T, unknown>;
 
 /** A value that arrives later, once. There is no rejection: failures are values. */
 export class Future<T> {

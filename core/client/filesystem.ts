@@ -132,7 +132,13 @@ export interface FileSystem {
   /** fallocate(2) modes: 0, KEEP_SIZE, PUNCH_HOLE|KEEP_SIZE, ZERO_RANGE[|KEEP_SIZE]. */
   allocate(inode: number, mode: number, offset: number, length: number): Task<Done>;
   /** Copies within the volume; both files may be the same if the ranges do not overlap. */
-  copyRange(from: number, fromOffset: number, to: number, toOffset: number, length: number): Task<Result<{ count: number }>>;
+  copyRange(
+    from: number,
+    fromOffset: number,
+    to: number,
+    toOffset: number,
+    length: number,
+  ): Task<Result<{ count: number }>>;
   /** Next data or hole at or after `offset`; ENXIO beyond the end. */
   seek(inode: number, offset: number, whence: Whence): Task<Result<{ offset: number }>>;
   /** What has been acknowledged for this file survives power loss once this returns. */

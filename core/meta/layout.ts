@@ -17,20 +17,33 @@
  * | C    | inode u56, chunk u32                         | see core/data/chunk_record.ts |
  * | F    | inode u56                                    | floor: lowest gen u53 a chunk write may carry (2^53-1: the file is gone) |
  * | O    | inode u56                                    | orphan: nothing links to it; u32 volume |
- * | H    | inode u56, session u56                       | opens of an inode by a session: u32 count |
- * | B    | inode u56                                    | granted locks that survive a restart: {@linkcode locks} |
  * | M    | inode u56                                    | u64 mask (two u32) of servers written since the last fsync |
  * | N    | n u56                                        | driver's intent: core/meta/intent.ts |
  * | S    | driver shard u16, n u56, step u8             | outcome of an applied step: core/meta/intent.ts |
  * | R    | session u56, slot u16                        | {@linkcode replyRecord}: the last answer in that slot |
  * | G    | volume u32, server u32                       | credit granted to a server (only in the shard of the volume's root) |
  *
+ * Opens and locks are not stored: after a server's start the sessions claim them again (core/server/grace.ts).
+ *
  * Shard 0xffff holds what belongs to the store itself (store/store.ts).
  *
  * @module
  */
 
-import { array, bytes, type Codec, DecodeError, Reader, shortBytes, struct, time, u16, u32, u53, u8, Writer } from "../protocol/codec.ts";
+import {
+  bytes,
+  type Codec,
+  DecodeError,
+  Reader,
+  shortBytes,
+  struct,
+  time,
+  u16,
+  u32,
+  u53,
+  u8,
+  Writer,
+} from "../protocol/codec.ts";
 import type { Attributes } from "./attributes.ts";
 
 /** Layout version of keys and values; a store of another version is refused. */
@@ -65,8 +78,6 @@ export const kind = {
   chunk: 0x43,
   floor: 0x46,
   orphan: 0x4f,
-  open: 0x48,
-  locks: 0x42,
   mask: 0x4d,
   intent: 0x4e,
   step: 0x53,
@@ -152,7 +163,7 @@ export function after(prefix: Uint8Array): Uint8Array {
   return new Uint8Array(end.length + 1).fill(255);
 }
 
-/** Key of an inode-scoped record without further parts (I, K, D, L, F, O, B, M), or the prefix of one with. */
+/** Key of an inode-scoped record without further parts (I, K, D, L, F, O, M), or the prefix of one with. */
 export function inodeKey(shard: number, keyKind: number, inode: number): Uint8Array {
   return new Key(shard, keyKind, 10).u56(inode).done();
 }
@@ -212,11 +223,6 @@ export const usage = struct({ bytes: u53, inodes: u53 });
 
 /** Value of R: the request's sequence number, then the reply's type, status and body. */
 export const replyRecord = struct({ sequence: u53, type: u16, status: u32, body: bytes });
-
-/** One granted lock. `end` is inclusive; 2^53-1 stands for the end of the file. type: 0 read, 1 write. */
-export const lockRecord = struct({ flock: u8, type: u8, session: u53, ownerLow: u32, ownerHigh: u32, pid: u32, start: u53, end: u53 });
-/** Value of B. */
-export const locks = array(lockRecord, 4096);
 
 /** Encodes attributes for the image. */
 export function encodeAttributes(value: Attributes): Uint8Array {

@@ -1,0 +1,396 @@
+/**
+ * Every message between clients and servers and between servers: number, bodies, and whether it changes anything.
+ * A mutation carries (session, slot, sequence) and its outcome is stored with its effect, so that a retry gets the
+ * same answer. "Store" messages go to a store as a whole (head.shard = noShard), the others to one shard.
+ *
+ * @module
+ */
+
+import {
+  array,
+  bool,
+  bytes,
+  type Codec,
+  optional,
+  shortBytes,
+  struct,
+  text,
+  time,
+  u16,
+  u32,
+  u53,
+  u8,
+} from "./codec.ts";
+import { attributes as storedAttributes } from "../meta/layout.ts";
+import type { Attributes } from "../meta/attributes.ts";
+
+/** Attributes on the wire: the inode number, then the stored layout. */
+export const attributes: Codec<Attributes> = {
+  write(writer, value) {
+    writer.u53(value.inode);
+    storedAttributes.write(writer, value);
+  },
+  read(reader) {
+    const inode = reader.u53();
+    const value = storedAttributes.read(reader) as Attributes;
+    value.inode = inode;
+    return value;
+  },
+};
+
+const nothing = struct({});
+const name = shortBytes;
+const withAttributes = struct({ attributes });
+const inodeOnly = struct({ inode: u53 });
+
+/** A lock on the wire. type: 0 read, 1 write, 2 unlock. */
+export const lock = struct({
+  flock: bool,
+  type: u8,
+  ownerLow: u32,
+  ownerHigh: u32,
+  pid: u32,
+  start: u53,
+  end: u53,
+});
+
+/** One entry of a directory page. */
+export const directoryEntry = struct({ name, inode: u53, type: u8, cookie: u53, attributes: optional(attributes) });
+
+/** What a message type is. */
+// deno-lint-ignore no-explicit-any
+export interface Message<Q = any, R = any> {
+  readonly type: number;
+  readonly name: string;
+  readonly request: Codec<Q>;
+  readonly reply: Codec<R>;
+  /** Needs a slot: executed at most once. */
+  readonly mutation: boolean;
+}
+
+const registry = new Map<number, Message>();
+
+function message<Q, R>(
+  type: number,
+  name: string,
+  request: Codec<Q>,
+  reply: Codec<R>,
+  mutation = false,
+): Message<Q, R> {
+  const made = { type, name, request, reply, mutation };
+  if (registry.has(type)) throw new Error(`message type ${type} twice`);
+  registry.set(type, made);
+  return made;
+}
+
+/** The message of a type number, or undefined. */
+export function messageOf(type: number): Message | undefined {
+  return registry.get(type);
+}
+
+/** Bits of SETATTR's `valid`. */
+export const setattrValid = {
+  mode: 1,
+  uid: 2,
+  gid: 4,
+  size: 8,
+  atime: 16,
+  mtime: 32,
+  ctime: 64,
+  atimeNow: 128,
+  mtimeNow: 256,
+  killSetId: 512,
+} as const;
+
+/** `kind` in HELLO. */
+export const peerKind = { client: 1, server: 2, admin: 3 } as const;
+
+export const HELLO = message(
+  1,
+  "HELLO",
+  struct({
+    version: u16,
+    clusterId: text,
+    /** {@linkcode peerKind}. */
+    kind: u8,
+    session: u53,
+    /** The store (reactor) of the server that is meant. */
+    store: u16,
+    serverId: u32,
+    /** 16 random bytes; the reply proves the secret over it. */
+    nonce: shortBytes,
+  }),
+  struct({
+    version: u16,
+    serverId: u32,
+    /** Changes with every start of the store: a client that sees a new one claims its opens and locks again. */
+    incarnation: u53,
+    nonce: shortBytes,
+    /** HMAC-SHA256(secret, "server" + client nonce + server nonce), empty without a secret. */
+    proof: shortBytes,
+  }),
+);
+/** The client's proof; nothing else is served before it. */
+export const PROVE = message(2, "PROVE", struct({ proof: shortBytes }), nothing);
+export const PING = message(3, "PING", nothing, nothing);
+/** After HELLO to a new incarnation: what this session holds on that store. Ends the store's grace for the session. */
+export const RECLAIM = message(
+  4,
+  "RECLAIM",
+  struct({
+    opens: array(struct({ inode: u53, openId: u53 })),
+    locks: array(struct({ inode: u53, lock })),
+    /** False when more RECLAIM messages follow. */
+    last: bool,
+  }),
+  nothing,
+);
+
+export const LOOKUP = message(
+  16,
+  "LOOKUP",
+  struct({ dir: u53, name }),
+  /** Attributes are absent when the inode is far: ask its shard. */
+  struct({ inode: u53, type: u8, attributes: optional(attributes) }),
+);
+export const GETATTR = message(17, "GETATTR", inodeOnly, withAttributes);
+/** Store message: attributes of inodes of any of the store's shards; absent = gone. */
+export const GETATTRS = message(
+  18,
+  "GETATTRS",
+  struct({ inodes: array(u53, 4096) }),
+  struct({ found: array(optional(attributes), 4096) }),
+);
+/** Any change of attributes, size included (then a truncation, which may be an intent). */
+export const SETATTR = message(
+  19,
+  "SETATTR",
+  struct({ inode: u53, valid: u16, mode: u32, uid: u32, gid: u32, size: u53, atime: time, mtime: time, ctime: time }),
+  withAttributes,
+  true,
+);
+export const CREATE = message(
+  20,
+  "CREATE",
+  struct({
+    dir: u53,
+    name,
+    mode: u32,
+    uid: u32,
+    gid: u32,
+    rdev: u32,
+    target: shortBytes,
+    exclusive: bool,
+    /** Non-zero: register an open with this id. */
+    openId: u53,
+    truncate: bool,
+  }),
+  /** `created` false: it was there. Attributes absent: it is far, and was not opened: send OPEN to its shard. */
+  struct({ created: bool, inode: u53, type: u8, attributes: optional(attributes) }),
+  true,
+);
+export const MKDIR = message(
+  21,
+  "MKDIR",
+  struct({ dir: u53, name, mode: u32, uid: u32, gid: u32 }),
+  withAttributes,
+  true,
+);
+export const UNLINK = message(22, "UNLINK", struct({ dir: u53, name }), nothing, true);
+export const RMDIR = message(23, "RMDIR", struct({ dir: u53, name }), nothing, true);
+/** To the shard of the source's directory. */
+export const RENAME = message(
+  24,
+  "RENAME",
+  struct({ dir: u53, name, newDir: u53, newName: name, flags: u32 }),
+  nothing,
+  true,
+);
+/** To the shard of the new dentry's directory. */
+export const LINK = message(25, "LINK", struct({ inode: u53, dir: u53, name }), withAttributes, true);
+export const READLINK = message(26, "READLINK", inodeOnly, struct({ target: shortBytes }));
+export const READDIR = message(
+  27,
+  "READDIR",
+  struct({ dir: u53, cookie: u53, limitBytes: u32, plus: bool }),
+  /** Attributes of near inodes when `plus`. `end`: nothing follows. */
+  struct({ entries: array(directoryEntry, 8192), end: bool }),
+);
+
+/** `openId` ascends in a session; the last one counts. Truncation makes it a truncating SETATTR as well. */
+export const OPEN = message(32, "OPEN", struct({ inode: u53, openId: u53 }), withAttributes);
+/** Store message: ends opens whose id is not above the one given. */
+export const RELEASE = message(
+  33,
+  "RELEASE",
+  struct({ closes: array(struct({ inode: u53, openId: u53 }), 4096) }),
+  nothing,
+);
+/** Reads within chunk 0. The data is short only where the file ends; `size` and `version` as of the read. */
+export const READ = message(
+  34,
+  "READ",
+  struct({ inode: u53, offset: u53, length: u32 }),
+  struct({ size: u53, version: u53 }),
+);
+/** Reads within a chunk > 0, on its shard. Data short = zeros follow. */
+export const READ_CHUNK = message(
+  35,
+  "READ_CHUNK",
+  struct({ inode: u53, chunk: u32, offset: u32, length: u32 }),
+  nothing,
+);
+/** Writes the frame's data within chunk 0, and publishes size and times in the same record. */
+export const WRITE = message(
+  36,
+  "WRITE",
+  struct({ inode: u53, offset: u53, killSetId: bool }),
+  struct({ size: u53, version: u53 }),
+  true,
+);
+/** Writes the frame's data within a chunk > 0. `blocksDelta`: change of allocated 512-byte units, + 2^31. */
+export const WRITE_CHUNK = message(
+  37,
+  "WRITE_CHUNK",
+  struct({ inode: u53, volume: u32, gen: u53, chunk: u32, offset: u32 }),
+  struct({ blocksDelta: u32 }),
+  true,
+);
+/** After WRITE_CHUNK: size becomes at least `size`, times move on. `servers`: ids written (for fsync). */
+export const PUBLISH = message(
+  38,
+  "PUBLISH",
+  struct({ inode: u53, gen: u53, size: u53, blocksDelta: u32, servers: array(u32, 256), killSetId: bool }),
+  struct({ size: u53, version: u53 }),
+  true,
+);
+/** Appends the frame's data at the end of the file. */
+export const APPEND = message(
+  39,
+  "APPEND",
+  struct({ inode: u53, killSetId: bool }),
+  struct({ offset: u53, size: u53 }),
+  true,
+);
+/** fallocate on the inode's shard: checks, size, and what concerns chunk 0; punching far chunks is its driver's work. */
+export const FALLOCATE = message(
+  40,
+  "FALLOCATE",
+  struct({ inode: u53, mode: u32, offset: u53, length: u53 }),
+  nothing,
+  true,
+);
+/** Within one chunk (chunk 0 included, inline too): first data or hole at or after `offset`; 2^32-1 = none in the chunk. */
+export const SEEK_CHUNK = message(
+  41,
+  "SEEK_CHUNK",
+  struct({ inode: u53, chunk: u32, offset: u32, hole: bool }),
+  struct({ offset: u32 }),
+);
+/** Store message: lowest data offset >= `offset` in chunks > 0 of this store; 2^53-1 = none. */
+export const NEXT_DATA = message(42, "NEXT_DATA", struct({ inode: u53, offset: u53 }), struct({ offset: u53 }));
+/** Makes an inode, its dentry, its ancestors and its data on all servers durable. */
+export const FSYNC = message(43, "FSYNC", inodeOnly, nothing);
+
+export const GETXATTR = message(48, "GETXATTR", struct({ inode: u53, name }), struct({ value: bytes }));
+export const SETXATTR = message(49, "SETXATTR", struct({ inode: u53, name, value: bytes, flags: u32 }), nothing, true);
+export const LISTXATTR = message(50, "LISTXATTR", inodeOnly, struct({ names: bytes }));
+export const REMOVEXATTR = message(51, "REMOVEXATTR", struct({ inode: u53, name }), nothing, true);
+
+export const TESTLOCK = message(56, "TESTLOCK", struct({ inode: u53, lock }), struct({ lock }));
+/**
+ * Sets or removes a lock. `ticket` 0: EAGAIN when it conflicts. Else it waits: answer EAGAIN now, a GRANTED push with
+ * the ticket later. Asking again for what one holds, or waits for with the same ticket, is harmless. EDEADLK.
+ */
+export const SETLOCK = message(57, "SETLOCK", struct({ inode: u53, lock, ticket: u53 }), nothing);
+/** Ends a wait. `granted` true: it had been granted in the meantime. */
+export const CANCELLOCK = message(58, "CANCELLOCK", struct({ inode: u53, ticket: u53 }), struct({ granted: bool }));
+export const DROPLOCKS = message(
+  59,
+  "DROPLOCKS",
+  struct({ inode: u53, flock: bool, ownerLow: u32, ownerHigh: u32 }),
+  nothing,
+);
+/** Push from a server (frameFlags.push, no answer): a waiting lock is granted. */
+export const GRANTED = message(60, "GRANTED", struct({ inode: u53, ticket: u53 }), nothing);
+
+/** Store message. */
+export const STATFS = message(
+  64,
+  "STATFS",
+  struct({ volume: u32 }),
+  /** Used by the volume in this store; free and total bytes of the store's container. */
+  struct({ usedBytes: u53, inodes: u53, freeBytes: u53, totalBytes: u53 }),
+);
+
+/** A step of an intent (core/meta/intent.ts), on the participant's shard. `action` and `outcome` by their codecs. */
+export const STEP = message(
+  80,
+  "STEP",
+  struct({
+    driverShard: u16,
+    n: u53,
+    step: u8,
+    /** Lowest unfinished intent of the driver: what is below is forgotten and refused. */
+    lowest: u53,
+    intent: bytes,
+    action: bytes,
+  }),
+  struct({ errno: u32, outcome: bytes }),
+);
+/**
+ * Store message: removes data of an inode in [start, end) from chunks > 0 in `shards` (empty = all of this store) and
+ * sets their floor to `gen` when `floor`. `end` 2^53-1 = to the end. With `forget` floors are removed too. Idempotent.
+ */
+export const CUT = message(
+  81,
+  "CUT",
+  struct({ inode: u53, gen: u53, start: u53, end: u53, floor: bool, forget: bool, shards: array(u16, 4096) }),
+  struct({ freedBlocks: u53 }),
+);
+/** Store message: everything acknowledged by this store is durable when it answers. */
+export const SYNC_STORE = message(82, "SYNC_STORE", nothing, nothing);
+/** On the directory's shard: it and its ancestors are durable when it answers. */
+export const SYNC_UP = message(83, "SYNC_UP", inodeOnly, nothing);
+/**
+ * On the shard of the volume's root: server `server` uses `usedBytes`/`usedInodes` and wants its credit to be at
+ * least that much more. Answers its credit from now on.
+ */
+export const CREDIT = message(
+  84,
+  "CREDIT",
+  struct({ volume: u32, server: u32, store: u16, usedBytes: u53, usedInodes: u53, wantBytes: u53, wantInodes: u53 }),
+  struct({ bytes: u53, inodes: u53 }),
+);
+/** Store message: give back unused credit of a volume; answers what is kept. */
+export const CREDIT_RECALL = message(85, "CREDIT_RECALL", struct({ volume: u32 }), struct({ bytes: u53, inodes: u53 }));
+
+/** For the check command: raw records of a shard from key `from` on. */
+export const SCAN = message(
+  96,
+  "SCAN",
+  struct({ from: bytes, limitBytes: u32 }),
+  struct({ records: array(struct({ key: bytes, value: bytes })), end: bool }),
+);
+/** Reads and checks the data of a chunk: numbers of granules whose checksum is wrong. */
+export const VERIFY_CHUNK = message(
+  97,
+  "VERIFY_CHUNK",
+  struct({ inode: u53, chunk: u32 }),
+  struct({ bad: array(u16, 256) }),
+);
+/** Applies raw changes in one record if each key still has the value given (absent = no such key); EAGAIN if not. */
+export const REPAIR = message(
+  98,
+  "REPAIR",
+  struct({ changes: array(struct({ key: bytes, expected: optional(bytes), value: optional(bytes) }), 1024) }),
+  nothing,
+  true,
+);
+/** What the shard is busy with: numbers of intents, and inodes open or locked by sessions. */
+export const SHARD_STATUS = message(
+  99,
+  "SHARD_STATUS",
+  nothing,
+  struct({ intents: u32, position: u53, opens: array(u53) }),
+);
