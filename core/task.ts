@@ -53,7 +53,7 @@ export class Future<T> {
 /** Waits for a future: `const reply = yield* wait(future)`. */
 export function* wait<T>(future: Future<T>): Task<T> {
   if (future.settled) return future.value;
-  return (yield future) as T;
+  return (yield future as Future<unknown>) as T;
 }
 
 /** Waits for all of `futures`; the values come in the order of the argument. */
