@@ -17,6 +17,8 @@ import { checkLimits, formatAddress, parseAddress, parseChoice, quote, ValueErro
 
 /** Longest configuration file that is read. */
 const configBytesMax = 64 * 1024;
+/** Longest message of the YAML parser that is shown. */
+const parserMessageCharsMax = 200;
 /** Longest secret that is read. */
 const secretBytesMax = 4096;
 /** Bounds and defaults of the numbers. */
@@ -170,9 +172,12 @@ export function parseManagerFile(source: string, path: string): ManagerFile {
   try {
     document = parse(source, { schema: "core" });
   } catch (error) {
-    if (!(error instanceof SyntaxError)) throw error;
-    const line = /at line (\d+), column \d+/.exec(error.message)?.[1] ?? "1";
-    const message = error.message.replace(/\s*at line \d+, column \d+:?[\s\S]*$/, "");
+    if (!(error instanceof Error)) throw error;
+    const line = /at line (\d+), column -?\d+/.exec(error.message)?.[1] ?? "1";
+    const words = error.message.replace(/\s*at line \d+, column -?\d+:[\s\S]*$/, "");
+    const why = words.replace(/[\p{Cc}\s]+/gu, " ").slice(0, parserMessageCharsMax);
+    // The parser recurses: only a file made for it nests so deep.
+    const message = error instanceof RangeError ? "nested too deeply" : why;
     throw new CommandError(`${path}:${line}: not valid YAML: ${message}`);
   }
   if (document === null || document === undefined) return {};

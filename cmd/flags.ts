@@ -202,6 +202,10 @@ function parseRaw(spec: CommandSpec, args: readonly string[], stopEarly: boolean
   const ready = args.map((arg, index) => {
     return index < end && booleanNames.some((name) => arg === `--${name}`) ? `${arg}=true` : arg;
   });
+  const valued = args.slice(0, end).find((arg) => {
+    return booleanNames.some((name) => arg.startsWith(`--${name}=`)) && !/=(true|false)$/.test(arg);
+  });
+  if (valued !== undefined) throw usageError(spec.name, `${valued.replace(/=.*$/s, "")} takes no value`);
   const unknown: string[] = [];
   const parsed = parseArgs(ready, {
     "--": spec.passesRest === true,
@@ -227,8 +231,7 @@ function parseRaw(spec: CommandSpec, args: readonly string[], stopEarly: boolean
   }
   const booleans = new Map<string, boolean>();
   for (const name of booleanNames) {
-    const value = parsed[name];
-    if (typeof value !== "boolean") throw usageError(spec.name, `--${name} takes no value`);
+    const value = parsed[name] === true;
     if (value || args.some((arg) => arg.startsWith(`--${name}=`))) booleans.set(name, value);
   }
   return {

@@ -6,7 +6,10 @@
  */
 
 import { format as formatBytes } from "@std/fmt/bytes";
-import { bold, stripAnsiCode } from "@std/fmt/colors";
+import { bold, setColorEnabled, stripAnsiCode } from "@std/fmt/colors";
+
+// Files and pipes get plain text.
+setColorEnabled(!Deno.noColor && Deno.stdout.isTerminal());
 
 const encoder = new TextEncoder();
 
@@ -73,13 +76,13 @@ export function table(columns: readonly Column[], rows: readonly (readonly (stri
 
 /** A cell that cannot break the table: escape sequences of colours stay, other control characters go. */
 function printable(cell: string | number): string {
-  // deno-lint-ignore no-control-regex
-  return String(cell).replace(/\x1b(?!\[[0-9;]*m)|[\x00-\x1a\x1c-\x1f\x7f]/g, "?");
+  return String(cell).replace(/(?!\x1b\[[0-9;]*m)\p{Cc}/gu, "?");
 }
 
 /** A byte count for people: `1.46 GiB`. */
 export function humanSize(bytes: number): string {
-  return formatBytes(bytes, { binary: true, maximumFractionDigits: bytes < 1024 ? 0 : 2 });
+  // The library writes kiB, which nothing else here does.
+  return formatBytes(bytes, { binary: true, maximumFractionDigits: 2 }).replace("kiB", "KiB");
 }
 
 /** A duration for people: `320 ms`, `4.2 s`, `3 min`, `5 h`, `2 d`. */

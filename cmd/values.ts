@@ -111,7 +111,7 @@ export interface Address {
 
 /** Splits `host:port`; an IPv6 address is in brackets, as `[::1]:8081`. */
 export function parseAddress(text: string): Address {
-  const match = /^(?:\[([0-9a-f:.%]+)\]|([^\s:[\]/]+)):(\d{1,5})$/i.exec(text);
+  const match = /^(?:\[([0-9a-f:.]+(?:%[\w.-]+)?)\]|([^\s:[\]/]+)):(\d{1,5})$/i.exec(text);
   const port = Number(match?.[3]);
   if (match === null || port > 65535) {
     throw new ValueError(`${quote(text)} is not an address: write HOST:PORT, as 127.0.0.1:8081`);

@@ -39,8 +39,7 @@ const levelWidth = Math.max(...logLevels.map((level) => level.length));
 
 /** One line of the log with its line break; control characters in the message become spaces or `?`. */
 export function formatLine(time: Date, level: LogLevel, component: string, message: string): Uint8Array {
-  // deno-lint-ignore no-control-regex
-  const text = message.trimEnd().replace(/\s*\n\s*/g, " | ").replace(/[\x00-\x1f\x7f]/g, "?");
+  const text = message.trimEnd().replace(/\s*\n\s*/g, " | ").replace(/\p{Cc}/gu, "?");
   const line = `${time.toISOString()} ${level.toUpperCase().padEnd(levelWidth)} ${component} ${text}\n`;
   const bytes = new Uint8Array(lineBytesMax);
   const { read, written } = encoder.encodeInto(line, bytes.subarray(0, lineBytesMax - 1));
