@@ -76,6 +76,7 @@ export function table(columns: readonly Column[], rows: readonly (readonly (stri
 
 /** A cell that cannot break the table: escape sequences of colours stay, other control characters go. */
 function printable(cell: string | number): string {
+  // deno-lint-ignore no-control-regex
   return String(cell).replace(/(?!\x1b\[[0-9;]*m)\p{Cc}/gu, "?");
 }
 
