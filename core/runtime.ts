@@ -101,19 +101,17 @@ export interface BlockContainer {
 export interface LogFile {
   /** Numbers of the segments that exist, ascending. */
   segments(): number[];
-  /** Bytes of a segment that are not known to be zero filling (its length or less). */
+  /** The bytes of a segment. Behind those written there may be zeros or what an earlier life of the file left. */
   read(segment: number): Uint8Array;
-  /** Makes a new, empty, preallocated segment of `bytes` bytes and appends go there. errno, 28 when there is no space. */
+  /** Makes a new, preallocated segment of `bytes` bytes and appends go there. errno, 28 when there is no space. */
   create(segment: number, bytes: number): number;
-  /** Continues an existing segment at `offset`: what lies behind is zeroed. errno. */
-  resume(segment: number, offset: number): number;
   /** Appends to the current segment. Synchronous: one write a turn. errno. */
   write(bytes: Uint8Array): number;
   /** Everything written is durable when this settles with 0. */
   sync(): Future<IoResult>;
   /** As `sync`, blocking. */
   syncNow(): IoResult;
-  /** Removes a segment that is no longer needed. */
+  /** Removes a segment that is no longer needed: its file may become a new segment's. */
   remove(segment: number): void;
 }
 
