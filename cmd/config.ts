@@ -39,10 +39,25 @@ export const defaultHeartbeatIntervalMs = 1000;
 /** Silence after which a server counts as down. */
 export const defaultServerTimeoutMs = 5000;
 
+/** `--log-level`, without a default of its own: a file may say more. */
+const logLevelFlag = {
+  name: "log-level",
+  type: "string",
+  choices: logLevels,
+  help: "least severe log lines",
+} as const satisfies FlagSpec;
+
+const logFileFlag = {
+  name: "log-file",
+  type: "string",
+  value: "FILE",
+  help: "append the log to FILE instead of writing to stderr",
+} as const satisfies FlagSpec;
+
 /** `--log-level` and `--log-file`, for every long-running command. */
 export const logFlags = [
-  { name: "log-level", type: "string", choices: logLevels, help: "least severe log lines", default: defaultLogLevel },
-  { name: "log-file", type: "string", value: "FILE", help: "append the log to FILE instead of writing to stderr" },
+  { ...logLevelFlag, default: defaultLogLevel },
+  logFileFlag,
 ] as const satisfies readonly FlagSpec[];
 
 /** `--secret-file`, for everything that talks to the cluster. */
@@ -57,40 +72,33 @@ export const secretFlag = {
 /** The flags of `sealfs manager`: one for every key of the file, and where the file is. */
 export const managerFlags = [
   { name: "config", type: "string", value: "FILE", help: "configuration file (or manager.yaml in SEALFS_CONFIG_PATH)" },
-  { name: "address", type: "address", help: `where to listen, ${defaultManagerAddress} if nothing is said` },
+  { name: "address", type: "address", help: "where to listen", shownDefault: defaultManagerAddress },
   { name: "data-path", type: "string", value: "DIR", help: "folder for the cluster's state" },
-  {
-    name: "shards",
-    type: "integer",
-    ...limits.shards,
-    help: `shards of a new cluster, ${defaultShards} if nothing is said`,
-  },
+  { name: "shards", type: "integer", ...limits.shards, help: "shards of a new cluster", shownDefault: defaultShards },
   {
     name: "replicas",
     type: "integer",
     ...limits.replicas,
-    help: `copies of everything in a new cluster, ${defaultReplicas} if nothing is said`,
+    help: "copies of everything in a new cluster",
+    shownDefault: defaultReplicas,
   },
   {
     name: "heartbeat-interval-ms",
     type: "integer",
     ...limits.heartbeatIntervalMs,
-    help: `time between signs of life, ${defaultHeartbeatIntervalMs} if nothing is said`,
+    help: "time between signs of life",
+    shownDefault: defaultHeartbeatIntervalMs,
   },
   {
     name: "server-timeout-ms",
     type: "integer",
     ...limits.serverTimeoutMs,
-    help: `silence after which a server is down, ${defaultServerTimeoutMs} if nothing is said`,
+    help: "silence after which a server is down",
+    shownDefault: defaultServerTimeoutMs,
   },
   secretFlag,
-  {
-    name: "log-level",
-    type: "string",
-    choices: logLevels,
-    help: `least severe log lines, ${defaultLogLevel} if nothing is said`,
-  },
-  { name: "log-file", type: "string", value: "FILE", help: "append the log to FILE instead of writing to stderr" },
+  { ...logLevelFlag, shownDefault: defaultLogLevel },
+  logFileFlag,
 ] as const satisfies readonly FlagSpec[];
 
 /** What `manager.yaml` says; absent keys are absent. Paths are absolute. */

@@ -56,6 +56,8 @@ export interface FlagSpec {
   /** The command cannot do without it. */
   readonly required?: boolean;
   readonly default?: string | number;
+  /** The default that the help shows, for flags whose default the command itself puts in when nothing else says more. */
+  readonly shownDefault?: string | number;
   /** Environment variable that is used when the flag is not given; an empty one counts as not set. */
   readonly env?: string;
   /** `size`: bytes that a plain number counts (1). `duration`: milliseconds (1000). */
@@ -337,7 +339,8 @@ function flagRow(flag: FlagSpec): [string, string] {
   const notes: string[] = [];
   if (flag.required) notes.push("required");
   if (flag.repeatable) notes.push("may be repeated");
-  if (flag.default !== undefined) notes.push(`default ${flag.default}`);
+  const shown = flag.shownDefault ?? flag.default;
+  if (shown !== undefined) notes.push(`default ${shown}`);
   if (flag.env !== undefined) notes.push(`or ${flag.env}`);
   return [left, notes.length === 0 ? flag.help : `${flag.help} (${notes.join("; ")})`];
 }
