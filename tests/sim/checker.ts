@@ -1,0 +1,232 @@
+/**
+ * Decides whether what the clients saw can be explained: is there an order of the operations, each taking effect at
+ * moments between its call and its answer, in which the model gives the same answers? (Linearizability: Wing and Gong
+ * 1993; remembering visited configurations: Lowe 2017.) An operation without an answer may take effect at any time
+ * after its call, in part, or never.
+ *
+ * The history is checked in rounds: between two of them every client is idle. What is carried from one to the next is
+ * the set of all worlds that explain everything so far.
+ *
+ * @module
+ */
+
+import { type Observed, type Op, phasesOf, type State } from "./model.ts";
+
+/** Most configurations of one round: beyond it the round cannot be judged and the run fails as too hard. */
+const configurationsMax = 400_000;
+/** Most worlds carried into the next round. */
+const worldsMax = 2000;
+
+/** One call as a client saw it. */
+export interface Call {
+  /** Number of the call in the run, from 1. */
+  serial: number;
+  /** Calls of one actor follow each other. */
+  actor: number;
+  /** Calls of actors of one client share opens. */
+  client: number;
+  op: Op;
+  invokedMs: number;
+  /** Infinity while there is no answer. */
+  returnedMs: number;
+  observed: Observed;
+}
+
+/** A call without an answer and the phases of it that have happened, as bits. */
+interface Pending {
+  call: Call;
+  done: number;
+}
+
+/** A state that explains all rounds so far, and what may still happen in it. */
+export interface Possibility {
+  state: State;
+  pending: readonly Pending[];
+}
+
+/** What no order explains. */
+export class Inexplicable extends Error {
+  override name = "Inexplicable";
+}
+
+interface Work {
+  call: Call;
+  needs: readonly number[];
+  all: number;
+  optional: boolean;
+}
+
+/** Keeps all explanations of a history. */
+export class Checker {
+  possibilities: Possibility[];
+  /** Configurations looked at so far. */
+  configurations = 0;
+
+  constructor(fresh: State) {
+    this.possibilities = [{ state: fresh, pending: [] }];
+  }
+
+  /** One of the states the volume may be in now. */
+  get state(): State {
+    return this.possibilities[0].state;
+  }
+
+  /** Calls that have no answer and may still take effect. */
+  get unresolved(): number {
+    return Math.max(...this.possibilities.map((p) => p.pending.length));
+  }
+
+  /** Adds a round. Throws {@linkcode Inexplicable}. */
+  round(calls: readonly Call[]): void {
+    const found = new Map<string, Possibility>();
+    const search = new Search();
+    for (const possibility of this.possibilities) search.explain(possibility, calls, found);
+    this.configurations += search.configurations;
+    if (found.size === 0) throw new Inexplicable(search.report(calls));
+    if (found.size > worldsMax) throw new Inexplicable(`${found.size} worlds explain the round: too many to go on`);
+    this.possibilities = [...found.values()];
+  }
+
+  /** Nothing is on its way any more: what has not happened by now never will. */
+  settle(): void {
+    this.#map((p) => ({ state: p.state, pending: [] }));
+  }
+
+  /** A client's process died: its opens go, and what it asked for last may or may not happen. */
+  forgetClient(client: number): void {
+    this.#map((p) => ({ state: p.state.forgetClient(client), pending: p.pending }));
+  }
+
+  /** Keeps the possibilities that `fits`; false when there is none. */
+  keep(fits: (state: State) => boolean): boolean {
+    const left = this.possibilities.filter((p) => fits(p.state));
+    if (left.length === 0) return false;
+    this.possibilities = left;
+    return true;
+  }
+
+  #map(change: (possibility: Possibility) => Possibility): void {
+    const distinct = new Map<string, Possibility>();
+    for (const possibility of this.possibilities) {
+      const next = change(possibility);
+      distinct.set(worldKey(next.state, next.pending), next);
+    }
+    this.possibilities = [...distinct.values()];
+  }
+}
+
+function worldKey(state: State, pending: readonly Pending[]): string {
+  return pending.map((p) => `${p.call.serial}:${p.done}`).join(",") + "|" + state.key;
+}
+
+/** Where a search is: which phases are done, and the state they led to. */
+interface Configuration {
+  done: number[];
+  state: State;
+  left: number;
+}
+
+class Search {
+  configurations = 0;
+  #deepest: { configuration: Configuration; works: Work[] } | null = null;
+
+  explain(from: Possibility, calls: readonly Call[], found: Map<string, Possibility>): void {
+    const works: Work[] = [];
+    const done: number[] = [];
+    const add = (call: Call, already: number) => {
+      const needs = phasesOf(call.op, call.observed);
+      works.push({ call, needs, all: (1 << needs.length) - 1, optional: call.observed === null });
+      done.push(already);
+    };
+    for (const pending of from.pending) add(pending.call, pending.done);
+    for (const call of calls) add(call, 0);
+    const left = works.filter((work) => !work.optional).length;
+    const visited = new Set<string>();
+    const stack: Configuration[] = [{ done, state: from.state, left }];
+    for (let at = stack.pop(); at !== undefined; at = stack.pop()) {
+      const key = `${at.done.join()}|${at.state.key}`;
+      if (visited.has(key)) continue;
+      visited.add(key);
+      if (++this.configurations > configurationsMax) throw new Inexplicable("the round has too many possible orders");
+      if (this.#deepest === null || at.left < this.#deepest.configuration.left) {
+        this.#deepest = { configuration: at, works };
+      }
+      if (at.left === 0) this.#finish(at, works, found);
+      this.#advance(at, works, stack);
+    }
+  }
+
+  /** Everything that was answered has happened: one explanation. */
+  #finish(at: Configuration, works: readonly Work[], found: Map<string, Possibility>): void {
+    const pending: Pending[] = [];
+    for (let i = 0; i < works.length; i++) {
+      if (works[i].optional && at.done[i] !== works[i].all) pending.push({ call: works[i].call, done: at.done[i] });
+    }
+    found.set(worldKey(at.state, pending), { state: at.state, pending });
+  }
+
+  /** Pushes every configuration that is one phase further. */
+  #advance(at: Configuration, works: readonly Work[], stack: Configuration[]): void {
+    let horizonMs = Infinity;
+    for (let i = 0; i < works.length; i++) {
+      if (!works[i].optional && at.done[i] !== works[i].all) {
+        horizonMs = Math.min(horizonMs, works[i].call.returnedMs);
+      }
+    }
+    for (let i = 0; i < works.length; i++) {
+      const { call, needs, all } = works[i];
+      if (at.done[i] === all || call.invokedMs > horizonMs) continue;
+      for (let phase = 0; phase < needs.length; phase++) {
+        const bit = 1 << phase;
+        if ((at.done[i] & bit) !== 0 || (at.done[i] & needs[phase]) !== needs[phase]) continue;
+        for (const state of at.state.apply(call.op, phase, call.observed, call.client, call.serial)) {
+          const done = at.done.slice();
+          done[i] |= bit;
+          stack.push({ done, state, left: at.left - (done[i] === all && !works[i].optional ? 1 : 0) });
+        }
+      }
+    }
+  }
+
+  /** For people: the round, and how far an explanation got. */
+  report(calls: readonly Call[]): string {
+    const lines = ["no order explains this round:"];
+    for (const call of calls) lines.push(`  ${describeCall(call)}`);
+    if (this.#deepest === null) return lines.join("\n");
+    const { configuration, works } = this.#deepest;
+    lines.push("the longest explanation leaves out:");
+    for (let i = 0; i < works.length; i++) {
+      if (configuration.done[i] !== works[i].all) {
+        lines.push(`  ${describeCall(works[i].call)}${works[i].optional ? " (may be left out)" : ""}`);
+      }
+    }
+    lines.push("in the state", configuration.state.describe());
+    return lines.join("\n");
+  }
+}
+
+/** One line: when, who, what, and what came of it. */
+export function describeCall(call: Call): string {
+  const { kind, ...rest } = call.op;
+  const parts = Object.entries(rest).map(([key, value]) => `${key}=${value}`).join(" ");
+  return `[${call.invokedMs.toFixed(3)}..${call.returnedMs.toFixed(3)}] #${call.serial} actor ${call.actor} ` +
+    `client ${call.client}: ${kind} ${parts} -> ${describeObserved(call.observed)}`;
+}
+
+function describeObserved(observed: Observed): string {
+  if (observed === null) return "unknown";
+  if (typeof observed === "number") return `errno ${observed}`;
+  const parts: string[] = [];
+  const seen = observed.seen;
+  if (seen !== undefined) {
+    parts.push(`inode=${seen.inode} mode=${seen.mode.toString(8)} nlink=${seen.nlink} size=${seen.size}`);
+  }
+  if (observed.bytes !== undefined) {
+    parts.push(`${observed.bytes.length} bytes ${observed.bytes.subarray(0, 8).join(" ")}`);
+  }
+  if (observed.offset !== undefined) parts.push(`offset=${observed.offset}`);
+  if (observed.text !== undefined) parts.push(`"${observed.text}"`);
+  if (observed.entries !== undefined) parts.push(observed.entries.map(([name, id]) => `${name}=${id}`).join(","));
+  if (observed.names !== undefined) parts.push(observed.names.join(","));
+  return parts.join(" ") || "ok";
+}

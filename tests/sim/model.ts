@@ -1,0 +1,762 @@
+/**
+ * What a POSIX volume is, as a value: a pure model that says whether an answer is right in a state and what the state
+ * is afterwards. Immutable, so that the checker can try many orders; small, so that it can be trusted by reading.
+ *
+ * An operation is one or more phases, each of which happens at one moment. Most have one. Where sealfs promises less
+ * than one moment (a read or write that touches chunks of several shards, attributes of an inode that is far from its
+ * name), the phases say exactly what it promises instead.
+ *
+ * Inode numbers are those that the clients saw. The inode of a create whose answer was lost gets a negative number until
+ * somebody sees it.
+ *
+ * @module
+ */
+
+import { E } from "../../core/errno.ts";
+import { S } from "../../core/meta/attributes.ts";
+
+/** Bytes of a chunk: reads and writes within chunk 0 are atomic. */
+export const chunkBytes = 1 << 20;
+/** Phases are bits of a number. */
+export const phasesMax = 8;
+
+/** An operation of a client on the volume, by inode numbers. `tag` says what the bytes of a write are. */
+export type Op =
+  | { kind: "lookup"; dir: number; name: string }
+  | { kind: "stat"; inode: number }
+  | { kind: "create"; dir: number; name: string; exclusive: boolean; open: boolean; mode: number }
+  | { kind: "symlink"; dir: number; name: string; target: string }
+  | { kind: "mkdir"; dir: number; name: string; mode: number }
+  | { kind: "unlink"; dir: number; name: string }
+  | { kind: "rmdir"; dir: number; name: string }
+  | { kind: "rename"; dir: number; name: string; newDir: number; newName: string; flags: number }
+  | { kind: "link"; inode: number; dir: number; name: string }
+  | { kind: "readlink"; inode: number }
+  | { kind: "open"; inode: number; truncate: boolean }
+  | { kind: "release"; inode: number }
+  | { kind: "read"; inode: number; offset: number; length: number }
+  | { kind: "write"; inode: number; offset: number; length: number; tag: number }
+  | { kind: "append"; inode: number; length: number; tag: number }
+  | { kind: "truncate"; inode: number; size: number }
+  | { kind: "chmod"; inode: number; mode: number }
+  | { kind: "readdir"; dir: number }
+  | { kind: "setxattr"; inode: number; name: string; value: string; flags: number }
+  | { kind: "getxattr"; inode: number; name: string }
+  | { kind: "listxattr"; inode: number }
+  | { kind: "removexattr"; inode: number; name: string }
+  | { kind: "fsync"; inode: number };
+
+/** What a client saw of an inode. */
+export interface Seen {
+  inode: number;
+  mode: number;
+  nlink: number;
+  size: number;
+}
+
+/** What a client saw of an operation that succeeded: what is there depends on the operation. */
+export interface Success {
+  seen?: Seen;
+  bytes?: Uint8Array;
+  offset?: number;
+  text?: string;
+  /** Sorted names with their inode numbers. */
+  entries?: [name: string, inode: number, type: number][];
+  /** Sorted names of extended attributes. */
+  names?: string[];
+}
+
+/** Success, an errno, or null: the outcome is unknown and may come later or never. */
+export type Observed = Success | number | null;
+
+/** A stretch of a file's bytes: byte p is `patternByte(tag, p - origin)`. What no stretch covers is zero. */
+interface Stretch {
+  start: number;
+  end: number;
+  tag: number;
+  origin: number;
+}
+
+interface Inode {
+  readonly mode: number;
+  readonly nlink: number;
+  readonly size: number;
+  readonly stretches: readonly Stretch[];
+  readonly target: string;
+  readonly entries: ReadonlyMap<string, number>;
+  /** Directories: where they are. */
+  readonly parent: number;
+  readonly xattrs: ReadonlyMap<string, string>;
+  /** Opens a client holds; `unsure` when the answer to one was lost. */
+  readonly opens: ReadonlyMap<number, number>;
+  readonly unsure: boolean;
+}
+
+const noEntries: ReadonlyMap<string, never> = new Map<string, never>();
+const blank: Inode = {
+  mode: 0,
+  nlink: 1,
+  size: 0,
+  stretches: [],
+  target: "",
+  entries: noEntries,
+  parent: 0,
+  xattrs: noEntries,
+  opens: new Map(),
+  unsure: false,
+};
+
+const gone = [E.NOENT, E.STALE];
+
+/** Byte `at` of what a write with `tag` writes; never 0, so that it differs from a hole. */
+export function patternByte(tag: number, at: number): number {
+  return 1 + (tag * 37 + at * 11 + (at >>> 8) * 3 + (at >>> 16) * 5) % 255;
+}
+
+/** All bytes of a write. */
+export function pattern(tag: number, length: number): Uint8Array {
+  const bytes = new Uint8Array(length);
+  for (let at = 0; at < length; at++) bytes[at] = patternByte(tag, at);
+  return bytes;
+}
+
+function isDir(inode: Inode): boolean {
+  return (inode.mode & S.IFMT) === S.IFDIR;
+}
+
+function isFile(inode: Inode): boolean {
+  return (inode.mode & S.IFMT) === S.IFREG;
+}
+
+const keys = new WeakMap<Inode, string>();
+
+function keyOf(inode: Inode): string {
+  let key = keys.get(inode);
+  if (key !== undefined) return key;
+  key = `${inode.mode.toString(8)} ${inode.nlink} ${inode.size} ${inode.parent} ${inode.target} ` +
+    inode.stretches.map((s) => `${s.start}-${s.end}:${s.tag}@${s.origin}`).join(",") + " " +
+    sorted(inode.entries) + sorted(inode.xattrs) + sorted(inode.opens) + (inode.unsure ? "?" : "");
+  keys.set(inode, key);
+  return key;
+}
+
+function sorted(map: ReadonlyMap<string | number, string | number>): string {
+  if (map.size === 0) return "{}";
+  return `{${[...map].map(([k, v]) => `${k}=${v}`).sort().join(",")}}`;
+}
+
+/** Cuts everything at or after `size` off. */
+function cutStretches(stretches: readonly Stretch[], size: number): Stretch[] {
+  return stretches.filter((s) => s.start < size).map((s) => s.end <= size ? s : { ...s, end: size });
+}
+
+function layStretch(stretches: readonly Stretch[], put: Stretch): Stretch[] {
+  const out: Stretch[] = [];
+  for (const s of stretches) {
+    if (s.start < put.start) out.push({ ...s, end: Math.min(s.end, put.start) });
+    if (s.end > put.end) out.push({ ...s, start: Math.max(s.start, put.end) });
+  }
+  if (put.end > put.start) out.push(put);
+  return out.filter((s) => s.end > s.start).sort((a, b) => a.start - b.start);
+}
+
+function bytesMatch(inode: Inode, offset: number, bytes: Uint8Array, limit = Infinity): boolean {
+  let at = 0;
+  for (const s of inode.stretches) {
+    const from = Math.max(s.start, offset) - offset, to = Math.min(s.end, limit, offset + bytes.length) - offset;
+    if (to <= from) continue;
+    for (; at < from; at++) if (bytes[at] !== 0) return false;
+    for (; at < to; at++) if (bytes[at] !== patternByte(s.tag, at + offset - s.origin)) return false;
+  }
+  for (; at < bytes.length; at++) if (bytes[at] !== 0) return false;
+  return true;
+}
+
+/** A volume at one moment. Immutable; equal states have equal keys. */
+export class State {
+  #key: string | null = null;
+
+  private constructor(
+    readonly root: number,
+    private readonly inodes: ReadonlyMap<number, Inode>,
+    /** Unlinked files whose last close was not answered or not yet carried out: any answer will do. */
+    private readonly limbo: ReadonlySet<number>,
+  ) {}
+
+  /** A fresh volume. */
+  static fresh(root: Seen): State {
+    return new State(
+      root.inode,
+      new Map([[root.inode, { ...blank, mode: root.mode, nlink: 2, parent: root.inode }]]),
+      new Set(),
+    );
+  }
+
+  /** Equal for equal states. */
+  get key(): string {
+    return this.#key ??= [...this.inodes].sort((a, b) => a[0] - b[0]).map(([id, inode]) => `${id}:${keyOf(inode)}`)
+      .join("\n") + "|" + [...this.limbo].sort((a, b) => a - b).join(",");
+  }
+
+  /** Numbers of directories, files and symbolic links that clients can know. */
+  known(what: "dir" | "file" | "symlink"): number[] {
+    const type = { dir: S.IFDIR, file: S.IFREG, symlink: S.IFLNK }[what];
+    return [...this.inodes].filter(([id, i]) => id > 0 && (i.mode & S.IFMT) === type).map(([id]) => id);
+  }
+
+  /** Opens a client holds, one number for each. */
+  opensOf(client: number): number[] {
+    const out: number[] = [];
+    for (const [id, inode] of this.inodes) {
+      for (let count = inode.opens.get(client) ?? 0; count > 0; count--) out.push(id);
+    }
+    return out;
+  }
+
+  /** For people: one line an inode. */
+  describe(): string {
+    return this.key;
+  }
+
+  #with(changes: [number, Inode | null][], limbo = this.limbo): State {
+    const inodes = new Map(this.inodes);
+    for (const [id, inode] of changes) {
+      if (inode === null) inodes.delete(id);
+      else inodes.set(id, inode);
+    }
+    return new State(this.root, inodes, limbo);
+  }
+
+  /** `id` with one name less: gone when it was the last and nobody has it open. */
+  #unlinked(id: number, changes: [number, Inode | null][]): State {
+    const at = changes.findLast(([changed]) => changed === id)?.[1] ?? this.inodes.get(id)!;
+    const left = { ...at, nlink: at.nlink - 1 };
+    if (isDir(at)) return this.#with([...changes, [id, null]]);
+    if (left.nlink > 0 || at.opens.size > 0) return this.#with([...changes, [id, left]]);
+    const limbo = at.unsure ? new Set([...this.limbo, id]) : this.limbo;
+    return this.#with([...changes, [id, null]], limbo);
+  }
+
+  /** The state with the inode of a lost answer named, now that somebody saw it. */
+  #named(from: number, to: number): State {
+    const rename = (id: number) => id === from ? to : id;
+    const inodes = new Map<number, Inode>();
+    for (const [id, inode] of this.inodes) {
+      const parent = rename(inode.parent);
+      let entries = inode.entries;
+      if ([...entries.values()].includes(from)) entries = new Map([...entries].map(([name, at]) => [name, rename(at)]));
+      inodes.set(
+        rename(id),
+        entries === inode.entries && parent === inode.parent ? inode : { ...inode, parent, entries },
+      );
+    }
+    return new State(this.root, inodes, this.limbo);
+  }
+
+  /** This state if `id` is what the client saw, the same with a nameless inode named, or null. */
+  #identify(id: number, seen: number): State | null {
+    if (id === seen) return this;
+    return id < 0 && !this.inodes.has(seen) ? this.#named(id, seen) : null;
+  }
+
+  #sees(id: number, seen: Seen | undefined): boolean {
+    const inode = this.inodes.get(id);
+    if (inode === undefined || seen === undefined) return false;
+    if (seen.inode !== id || seen.mode !== inode.mode || seen.nlink !== inode.nlink) return false;
+    return isDir(inode) || seen.size === inode.size;
+  }
+
+  /** Whether `above` is `dir` or one of its ancestors. */
+  #isAbove(above: number, dir: number): boolean {
+    for (let at = dir;;) {
+      if (at === above) return true;
+      const inode = this.inodes.get(at);
+      if (inode === undefined || at === this.root) return false;
+      at = inode.parent;
+    }
+  }
+
+  /**
+   * States that may follow when phase `phase` of `op` by `client` happens now and is seen as `observed`; none = it
+   * cannot have happened now. `serial` names what an unknown outcome creates.
+   */
+  apply(op: Op, phase: number, observed: Observed, client: number, serial: number): State[] {
+    if (observed === E.IO) return [this];
+    const step = new Step(op, phase, observed, client, serial);
+    switch (op.kind) {
+      case "lookup":
+        return this.#lookup(op, step);
+      case "stat":
+        return this.#onInode(op.inode, step, () => this.#sees(op.inode, step.success?.seen) ? [this] : []);
+      case "create":
+        return this.#create(op, step);
+      case "symlink":
+        return this.#make(op, step, { ...blank, mode: S.IFLNK | 0o777, target: op.target, size: op.target.length });
+      case "mkdir":
+        return this.#make(op, step, { ...blank, mode: S.IFDIR | op.mode, nlink: 2, parent: op.dir });
+      case "unlink":
+        return this.#unlink(op, step);
+      case "rmdir":
+        return this.#rmdir(op, step);
+      case "rename":
+        return this.#rename(op, step);
+      case "link":
+        return this.#link(op, step);
+      case "readlink":
+        return this.#onInode(op.inode, step, (inode) => {
+          if ((inode.mode & S.IFMT) !== S.IFLNK) return step.refused([E.INVAL], this);
+          return step.succeeded && step.success!.text === inode.target ? [this] : [];
+        });
+      case "open":
+        return this.#open(op, step);
+      case "release":
+        return this.#release(op, step);
+      case "read":
+        return this.#read(op, step);
+      case "write":
+        return this.#write(op, step);
+      case "append":
+        return this.#append(op, step);
+      case "truncate":
+        return this.#onFile(
+          op.inode,
+          step,
+          (inode) => this.#truncate(op.inode, inode, op.size, phase, step.success?.seen),
+        );
+      case "chmod":
+        return this.#onInode(op.inode, step, (inode) => {
+          const next = this.#with([[op.inode, { ...inode, mode: inode.mode & S.IFMT | op.mode }]]);
+          return step.succeeded && (step.unknown || next.#sees(op.inode, step.success!.seen)) ? [next] : [];
+        });
+      case "readdir":
+        return this.#readdir(op, step);
+      case "setxattr":
+      case "getxattr":
+      case "listxattr":
+      case "removexattr":
+        return this.#xattr(op, step);
+      case "fsync":
+        return this.#onInode(op.inode, step, () => step.succeeded ? [this] : []);
+    }
+  }
+
+  /** Runs `then` on an inode that exists; otherwise the answer must say that it is gone. */
+  #onInode(id: number, step: Step, then: (inode: Inode) => State[]): State[] {
+    if (this.limbo.has(id)) return [this];
+    const inode = this.inodes.get(id);
+    if (inode === undefined) return step.refused(gone, this);
+    return then(inode);
+  }
+
+  /** As #onInode, for a regular file whose operation succeeds. */
+  #onFile(id: number, step: Step, then: (inode: Inode) => State[]): State[] {
+    return this.#onInode(id, step, (inode) => {
+      if (isDir(inode)) return step.refused([E.ISDIR, E.INVAL], this);
+      if (!isFile(inode)) return step.refused([E.INVAL], this);
+      return step.succeeded ? then(inode) : [];
+    });
+  }
+
+  /** Errors of a directory that is to hold names; empty = fine. */
+  #dirErrors(id: number): number[] {
+    const inode = this.inodes.get(id);
+    if (inode === undefined) return gone;
+    return isDir(inode) ? [] : [E.NOTDIR];
+  }
+
+  #lookup(op: Op & { kind: "lookup" }, step: Step): State[] {
+    const seen = step.success?.seen;
+    if (step.phase === 1) return seen === undefined || this.#sees(seen.inode, seen) ? [this] : [];
+    const errors = this.#dirErrors(op.dir);
+    if (errors.length > 0) return step.refused(errors, this);
+    const id = this.inodes.get(op.dir)!.entries.get(op.name);
+    if (id === undefined) return step.refused([E.NOENT], this);
+    if (seen === undefined) return [];
+    const named = this.#identify(id, seen.inode);
+    return named === null ? [] : [named];
+  }
+
+  #make(op: Op & { dir: number; name: string }, step: Step, made: Inode): State[] {
+    const errors = this.#dirErrors(op.dir);
+    if (errors.length > 0) return step.refused(errors, this);
+    const dir = this.inodes.get(op.dir)!;
+    if (dir.entries.has(op.name)) return step.refused([E.EXIST], this);
+    if (!step.succeeded) return [];
+    const id = step.success?.seen?.inode ?? -step.serial;
+    if (this.inodes.has(id)) return [];
+    const nlink = dir.nlink + (isDir(made) ? 1 : 0);
+    const next = this.#with([[op.dir, { ...dir, nlink, entries: new Map(dir.entries).set(op.name, id) }], [id, made]]);
+    return step.unknown || op.kind === "create" || next.#sees(id, step.success!.seen) ? [next] : [];
+  }
+
+  #create(op: Op & { kind: "create" }, step: Step): State[] {
+    const seen = step.success?.seen;
+    if (step.phase === 1) {
+      if (step.unknown) return this.#unsureOpen(op.dir, op.name, op.open);
+      return this.#sees(seen!.inode, seen) ? [op.open ? this.#opened(seen!.inode, step.client) : this] : [];
+    }
+    const existing = this.inodes.get(op.dir)?.entries.get(op.name);
+    if (existing === undefined || op.exclusive) return this.#make(op, step, { ...blank, mode: S.IFREG | op.mode });
+    if (!isFile(this.inodes.get(existing)!)) return step.refused([E.EXIST, E.ISDIR, E.LOOP, E.INVAL], this);
+    if (step.unknown) return [this];
+    if (seen === undefined) return [];
+    const named = this.#identify(existing, seen.inode);
+    return named === null ? [] : [named];
+  }
+
+  #opened(id: number, client: number): State {
+    const inode = this.inodes.get(id)!;
+    return this.#with([[id, {
+      ...inode,
+      opens: new Map(inode.opens).set(client, (inode.opens.get(client) ?? 0) + 1),
+    }]]);
+  }
+
+  #unsureOpen(dir: number, name: string, open: boolean): State[] {
+    const id = this.inodes.get(dir)?.entries.get(name);
+    if (id === undefined || !open) return [this];
+    return [this.#with([[id, { ...this.inodes.get(id)!, unsure: true }]])];
+  }
+
+  #open(op: Op & { kind: "open" }, step: Step): State[] {
+    return this.#onFile(op.inode, step, (inode) => {
+      if (step.phase > 0) return this.#truncate(op.inode, inode, 0, step.phase - 1, step.success?.seen);
+      if (step.unknown) return [this.#with([[op.inode, { ...inode, unsure: true }]])];
+      if (!op.truncate && !this.#sees(op.inode, step.success!.seen)) return [];
+      return [this.#opened(op.inode, step.client)];
+    });
+  }
+
+  #release(op: Op & { kind: "release" }, step: Step): State[] {
+    const inode = this.inodes.get(op.inode);
+    if (inode === undefined || !step.succeeded) return step.succeeded ? [this] : [];
+    const count = inode.opens.get(step.client) ?? 0;
+    const opens = new Map(inode.opens);
+    if (count > 1) opens.set(step.client, count - 1);
+    else opens.delete(step.client);
+    if (inode.nlink > 0 || opens.size > 0) return [this.#with([[op.inode, { ...inode, opens }]])];
+    return [this.#with([[op.inode, null]], new Set([...this.limbo, op.inode]))];
+  }
+
+  #unlink(op: Op & { kind: "unlink" }, step: Step): State[] {
+    const errors = this.#dirErrors(op.dir);
+    if (errors.length > 0) return step.refused(errors, this);
+    const dir = this.inodes.get(op.dir)!, id = dir.entries.get(op.name);
+    if (id === undefined) return step.refused([E.NOENT], this);
+    if (isDir(this.inodes.get(id)!)) return step.refused([E.ISDIR, E.PERM], this);
+    if (!step.succeeded) return [];
+    const entries = new Map(dir.entries);
+    entries.delete(op.name);
+    return [this.#unlinked(id, [[op.dir, { ...dir, entries }]])];
+  }
+
+  #rmdir(op: Op & { kind: "rmdir" }, step: Step): State[] {
+    const errors = this.#dirErrors(op.dir);
+    if (errors.length > 0) return step.refused(errors, this);
+    const dir = this.inodes.get(op.dir)!, id = dir.entries.get(op.name);
+    if (id === undefined) return step.refused([E.NOENT], this);
+    const victim = this.inodes.get(id)!;
+    if (!isDir(victim)) return step.refused([E.NOTDIR], this);
+    if (victim.entries.size > 0) return step.refused([E.NOTEMPTY, E.EXIST], this);
+    if (!step.succeeded) return [];
+    const entries = new Map(dir.entries);
+    entries.delete(op.name);
+    return [this.#with([[op.dir, { ...dir, entries, nlink: dir.nlink - 1 }], [id, null]])];
+  }
+
+  /** Everything that speaks against a rename: the server may report whichever it meets first. */
+  #renameErrors(op: Op & { kind: "rename" }): number[] {
+    const errors = [...this.#dirErrors(op.dir), ...this.#dirErrors(op.newDir)];
+    if (errors.length > 0) return errors;
+    const id = this.inodes.get(op.dir)!.entries.get(op.name);
+    const victimId = this.inodes.get(op.newDir)!.entries.get(op.newName);
+    const noReplace = (op.flags & 1) !== 0, exchange = (op.flags & 2) !== 0;
+    if (id === undefined) errors.push(E.NOENT);
+    if (victimId === undefined && exchange) errors.push(E.NOENT);
+    if (victimId !== undefined && noReplace) errors.push(E.EXIST);
+    if (id === undefined) return errors;
+    const moved = this.inodes.get(id)!, victim = victimId === undefined ? undefined : this.inodes.get(victimId)!;
+    if (isDir(moved) && this.#isAbove(id, op.newDir)) errors.push(E.INVAL);
+    if (victim === undefined) return errors;
+    if (exchange) {
+      if (isDir(victim) && this.#isAbove(victimId!, op.dir)) errors.push(E.INVAL);
+      return errors;
+    }
+    if (id === victimId) return errors;
+    if (isDir(moved) && !isDir(victim)) errors.push(E.NOTDIR);
+    if (!isDir(moved) && isDir(victim)) errors.push(E.ISDIR);
+    if (isDir(victim) && victim.entries.size > 0) errors.push(E.NOTEMPTY, E.EXIST);
+    return errors;
+  }
+
+  #rename(op: Op & { kind: "rename" }, step: Step): State[] {
+    const errors = this.#renameErrors(op);
+    if (errors.length > 0) return step.refused(errors, this);
+    if (!step.succeeded) return [];
+    const id = this.inodes.get(op.dir)!.entries.get(op.name)!;
+    const victimId = this.inodes.get(op.newDir)!.entries.get(op.newName);
+    if (id === victimId) return [this];
+    const exchange = (op.flags & 2) !== 0;
+    const changes = new Map<number, Inode>();
+    const edit = (at: number, change: (inode: Inode) => Partial<Inode>) => {
+      const inode = changes.get(at) ?? this.inodes.get(at)!;
+      changes.set(at, { ...inode, ...change(inode) });
+    };
+    const put = (dir: number, name: string, entry: number | undefined) =>
+      edit(dir, (inode) => {
+        const entries = new Map(inode.entries);
+        if (entry === undefined) entries.delete(name);
+        else entries.set(name, entry);
+        return { entries };
+      });
+    const move = (what: number, from: number, to: number) => {
+      if (!isDir(this.inodes.get(what)!)) return;
+      edit(what, () => ({ parent: to }));
+      edit(from, (inode) => ({ nlink: inode.nlink - 1 }));
+      edit(to, (inode) => ({ nlink: inode.nlink + 1 }));
+    };
+    put(op.dir, op.name, exchange ? victimId : undefined);
+    put(op.newDir, op.newName, id);
+    move(id, op.dir, op.newDir);
+    if (victimId === undefined) return [this.#with([...changes])];
+    if (exchange) {
+      move(victimId, op.newDir, op.dir);
+      return [this.#with([...changes])];
+    }
+    if (isDir(this.inodes.get(victimId)!)) edit(op.newDir, (inode) => ({ nlink: inode.nlink - 1 }));
+    return [this.#unlinked(victimId, [...changes])];
+  }
+
+  #link(op: Op & { kind: "link" }, step: Step): State[] {
+    const inode = this.inodes.get(op.inode);
+    const errors = this.#dirErrors(op.dir).slice();
+    if (this.limbo.has(op.inode) && !step.succeeded && !step.unknown) return [this];
+    if (inode === undefined || inode.nlink === 0) errors.push(...gone);
+    else if (isDir(inode)) errors.push(E.PERM);
+    const dir = this.inodes.get(op.dir);
+    if (dir?.entries.has(op.name)) errors.push(E.EXIST);
+    if (errors.length > 0) return step.refused(errors, this);
+    if (!step.succeeded) return [];
+    const next = this.#with([
+      [op.dir, { ...dir!, entries: new Map(dir!.entries).set(op.name, op.inode) }],
+      [op.inode, { ...inode!, nlink: inode!.nlink + 1 }],
+    ]);
+    return step.unknown || next.#sees(op.inode, step.success!.seen) ? [next] : [];
+  }
+
+  #read(op: Op & { kind: "read" }, step: Step): State[] {
+    return this.#onFile(op.inode, step, (inode) => {
+      if (step.unknown) return [this];
+      const bytes = step.success!.bytes!;
+      const far = op.offset + op.length > chunkBytes;
+      if (step.phase === 0) {
+        if (bytes.length !== Math.max(0, Math.min(op.length, inode.size - op.offset))) return [];
+        return far || bytesMatch(inode, op.offset, bytes, inode.size) ? [this] : [];
+      }
+      const [from, to] = chunkPart(op.offset, bytes.length, step.phase - 1);
+      if (to <= from) return [this];
+      const part = bytes.subarray(from - op.offset, to - op.offset);
+      return bytesMatch(inode, from, part) || bytesMatch(inode, from, part, inode.size) ? [this] : [];
+    });
+  }
+
+  #write(op: Op & { kind: "write" }, step: Step): State[] {
+    return this.#onFile(op.inode, step, (inode) => {
+      const end = op.offset + op.length;
+      const lay = (stretches: readonly Stretch[], part: number) => {
+        const [from, to] = chunkPart(op.offset, op.length, part);
+        return to > from ? layStretch(stretches, { start: from, end: to, tag: op.tag, origin: op.offset }) : stretches;
+      };
+      const parts = chunkParts(op.offset, op.length);
+      const firstIsNear = op.offset < chunkBytes;
+      if (step.phase < parts) {
+        const stretches = lay(inode.stretches, step.phase);
+        const size = step.phase === 0 && firstIsNear ? Math.max(inode.size, Math.min(end, chunkBytes)) : inode.size;
+        return [this.#with([[op.inode, { ...inode, stretches, size }]])];
+      }
+      const published = { ...inode, size: Math.max(inode.size, end) };
+      let again = inode.stretches;
+      for (let part = firstIsNear ? 1 : 0; part < parts; part++) again = lay(again, part);
+      const states = [
+        this.#with([[op.inode, published]]),
+        this.#with([[op.inode, { ...published, stretches: again }]]),
+      ];
+      return states[0].key === states[1].key ? [states[0]] : states;
+    });
+  }
+
+  #append(op: Op & { kind: "append" }, step: Step): State[] {
+    return this.#onFile(op.inode, step, (inode) => {
+      if (!step.unknown && step.success!.offset !== inode.size) return [];
+      const put = { start: inode.size, end: inode.size + op.length, tag: op.tag, origin: inode.size };
+      return [this.#with([[op.inode, { ...inode, size: put.end, stretches: layStretch(inode.stretches, put) }]])];
+    });
+  }
+
+  /** Phase 0 drops far chunks, phase 1 sets the size; a reader may see the first without the second. */
+  #truncate(id: number, inode: Inode, size: number, phase: number, seen: Seen | undefined): State[] {
+    if (phase === 0) {
+      if (size >= inode.size) return [this];
+      const stretches = cutStretches(inode.stretches, Math.max(size, chunkBytes));
+      return [this.#with([[id, { ...inode, stretches }]])];
+    }
+    const next = this.#with([[id, { ...inode, size, stretches: cutStretches(inode.stretches, size) }]]);
+    return seen === undefined || next.#sees(id, seen) ? [next] : [];
+  }
+
+  #readdir(op: Op & { kind: "readdir" }, step: Step): State[] {
+    const errors = this.#dirErrors(op.dir);
+    if (errors.length > 0) return step.refused(errors, this);
+    const entries = step.success?.entries;
+    const mine = this.inodes.get(op.dir)!.entries;
+    if (entries === undefined || entries.length !== mine.size) return [];
+    // deno-lint-ignore no-this-alias
+    let state: State = this;
+    for (const [name, inode, type] of entries) {
+      const id = state.inodes.get(op.dir)!.entries.get(name);
+      if (id === undefined || type !== state.inodes.get(id)!.mode >> 12) return [];
+      const named = state.#identify(id, inode);
+      if (named === null) return [];
+      state = named;
+    }
+    return [state];
+  }
+
+  #xattr(op: Op & { kind: "setxattr" | "getxattr" | "listxattr" | "removexattr" }, step: Step): State[] {
+    return this.#onInode(op.inode, step, (inode) => {
+      if (op.kind === "listxattr") {
+        return step.succeeded && step.success!.names!.join() === [...inode.xattrs.keys()].sort().join() ? [this] : [];
+      }
+      const value = inode.xattrs.get(op.name);
+      const xattrs = new Map(inode.xattrs);
+      if (op.kind === "setxattr") {
+        if (op.flags === 1 && value !== undefined) return step.refused([E.EXIST], this);
+        if (op.flags === 2 && value === undefined) return step.refused([E.NODATA], this);
+        xattrs.set(op.name, op.value);
+      } else if (value === undefined) return step.refused([E.NODATA], this);
+      else if (op.kind === "getxattr") return step.succeeded && step.success!.text === value ? [this] : [];
+      else xattrs.delete(op.name);
+      return step.succeeded ? [this.#with([[op.inode, { ...inode, xattrs }]])] : [];
+    });
+  }
+
+  /** What a client that died held open is released, sooner or later. */
+  forgetClient(client: number): State {
+    const changes: [number, Inode | null][] = [];
+    const limbo = new Set(this.limbo);
+    for (const [id, inode] of this.inodes) {
+      if (!inode.opens.has(client)) continue;
+      const opens = new Map(inode.opens);
+      opens.delete(client);
+      const last = inode.nlink === 0 && opens.size === 0;
+      if (last) limbo.add(id);
+      changes.push([id, last ? null : { ...inode, opens }]);
+    }
+    return changes.length === 0 ? this : this.#with(changes, limbo);
+  }
+
+  /** The tree by path, with what a client can see of each inode: for comparing with a whole read. */
+  tree(): TreeEntry[] {
+    const out: TreeEntry[] = [];
+    const visit = (path: string, id: number) => {
+      const inode = this.inodes.get(id)!;
+      out.push({ path, inode: id, mode: inode.mode, nlink: inode.nlink, size: isDir(inode) ? 0 : inode.size });
+      for (const name of [...inode.entries.keys()].sort()) visit(`${path}/${name}`, inode.entries.get(name)!);
+    };
+    visit("", this.root);
+    return out;
+  }
+}
+
+/** One line of {@linkcode State.tree}. */
+export interface TreeEntry {
+  path: string;
+  inode: number;
+  mode: number;
+  nlink: number;
+  size: number;
+}
+
+/** One phase as it was seen. */
+class Step {
+  constructor(
+    readonly op: Op,
+    readonly phase: number,
+    readonly observed: Observed,
+    readonly client: number,
+    readonly serial: number,
+  ) {}
+
+  get unknown(): boolean {
+    return this.observed === null;
+  }
+
+  get success(): Success | null {
+    return typeof this.observed === "number" ? null : this.observed;
+  }
+
+  /** It did or may succeed. */
+  get succeeded(): boolean {
+    return typeof this.observed !== "number";
+  }
+
+  /** The operation fails in `state` with one of `errnos`; an unknown outcome then changes nothing. */
+  refused(errnos: readonly number[], state: State): State[] {
+    if (this.observed === null) return [state];
+    return typeof this.observed === "number" && errnos.includes(this.observed) ? [state] : [];
+  }
+}
+
+/** How many chunks a range touches (at least one). */
+function chunkParts(offset: number, length: number): number {
+  return Math.floor(Math.max(offset + length - 1, offset) / chunkBytes) - Math.floor(offset / chunkBytes) + 1;
+}
+
+/** The range's part in the `index`-th chunk it touches. */
+function chunkPart(offset: number, length: number, index: number): [from: number, to: number] {
+  const start = (Math.floor(offset / chunkBytes) + index) * chunkBytes;
+  return [Math.max(offset, start), Math.min(offset + length, start + chunkBytes)];
+}
+
+const one = [0];
+
+/** For each phase of an operation the phases that come before it, as bits. */
+export function phasesOf(op: Op, observed: Observed): readonly number[] {
+  if (typeof observed === "number") return one;
+  switch (op.kind) {
+    case "lookup":
+    case "truncate":
+      return [0, 1];
+    case "create":
+      return [0, 1];
+    case "open":
+      return op.truncate ? [0, 1, 3] : one;
+    case "read":
+      if (op.offset + op.length <= chunkBytes || observed === null) return one;
+      return new Array(1 + chunkParts(op.offset, op.length)).fill(0);
+    case "write": {
+      if (op.offset + op.length <= chunkBytes) return one;
+      const parts = chunkParts(op.offset, op.length);
+      return [...new Array(parts).fill(0), (1 << parts) - 1];
+    }
+    default:
+      return one;
+  }
+}
+
+/** True when the operation changes nothing: a lost answer needs no thought. */
+export function isReading(op: Op): boolean {
+  switch (op.kind) {
+    case "lookup":
+    case "stat":
+    case "readlink":
+    case "read":
+    case "readdir":
+    case "getxattr":
+    case "listxattr":
+    case "fsync":
+      return true;
+    default:
+      return false;
+  }
+}

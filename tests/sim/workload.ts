@@ -1,0 +1,311 @@
+/**
+ * What the simulated clients do: random operations on few names and few files, so that they meet, and the way from an
+ * operation of the model to a call of the real {@linkcode FileSystem} and back to what was seen.
+ *
+ * @module
+ */
+
+import { S } from "../../core/meta/attributes.ts";
+import type { Attributes } from "../../core/meta/attributes.ts";
+import type { Caller, FileSystem } from "../../core/client/filesystem.ts";
+import { E, failed } from "../../core/errno.ts";
+import type { Task } from "../../core/task.ts";
+import { chunkBytes, isReading, type Observed, type Op, pattern, type Seen, type State } from "./model.ts";
+import type { Random } from "./random.ts";
+
+const user: Caller = { uid: 1000, gid: 1000, pid: 1, umask: 0 };
+const namesOf = ["a", "b", "c", "d"];
+/** Directories of a run: few, so that clients meet. */
+const directoriesMax = 4;
+const filesMax = 8;
+/** Bytes of a page of a directory: all names of a run fit. */
+const pageBytes = 65536;
+const encoder = new TextEncoder();
+const decoder = new TextDecoder();
+
+/** Weights of operations. */
+export type Mix = Readonly<Partial<Record<Op["kind"], number>>>;
+
+/** What clients care about in a run. */
+export const mixes: Readonly<Record<string, Mix>> = {
+  names: {
+    lookup: 3,
+    stat: 2,
+    create: 5,
+    symlink: 1,
+    mkdir: 4,
+    unlink: 4,
+    rmdir: 3,
+    rename: 7,
+    link: 3,
+    readlink: 1,
+    open: 1,
+    release: 2,
+    readdir: 3,
+  },
+  data: {
+    lookup: 1,
+    stat: 2,
+    create: 3,
+    unlink: 1,
+    open: 3,
+    release: 3,
+    read: 8,
+    write: 8,
+    append: 4,
+    truncate: 4,
+    fsync: 1,
+  },
+  mixed: {
+    lookup: 2,
+    stat: 2,
+    create: 4,
+    symlink: 1,
+    mkdir: 2,
+    unlink: 3,
+    rmdir: 2,
+    rename: 4,
+    link: 2,
+    open: 2,
+    release: 2,
+    read: 3,
+    write: 4,
+    append: 1,
+    truncate: 2,
+    chmod: 1,
+    readdir: 2,
+    setxattr: 2,
+    getxattr: 2,
+    listxattr: 1,
+    removexattr: 1,
+    fsync: 1,
+  },
+};
+
+/** What the actors of all clients know: inode numbers to try things on. */
+export class Pool {
+  dirs: number[];
+  files: number[];
+  links: number[];
+
+  constructor(readonly root: number) {
+    this.dirs = [root];
+    this.files = [];
+    this.links = [];
+  }
+
+  /** Starts a round: what exists, and at times something that did. */
+  refresh(state: State, random: Random): void {
+    const mix = (live: number[], old: number[], most: number) => {
+      const stale = old.filter((inode) => !live.includes(inode));
+      const all = live.slice(-most);
+      if (stale.length > 0 && random.chance(0.3)) all.push(random.pick(stale));
+      return all;
+    };
+    this.dirs = mix(state.known("dir"), this.dirs, directoriesMax);
+    if (!this.dirs.includes(this.root)) this.dirs.push(this.root);
+    this.files = mix(state.known("file"), this.files, filesMax);
+    this.links = mix(state.known("symlink"), this.links, filesMax);
+  }
+
+  /** Somebody saw an inode. */
+  learn(seen: Seen): void {
+    const type = seen.mode & S.IFMT;
+    const list = type === S.IFDIR ? this.dirs : type === S.IFREG ? this.files : this.links;
+    if (!list.includes(seen.inode)) list.push(seen.inode);
+  }
+}
+
+/** Draws operations for one client. */
+export class Generator {
+  /** Opens this client holds. */
+  opens: number[] = [];
+
+  constructor(readonly random: Random, readonly mix: Mix, readonly pool: Pool) {}
+
+  /** The next operation; `tag` marks what it writes. */
+  next(tag: number): Op {
+    const { random, pool } = this;
+    for (;;) {
+      const kind = random.weighted(this.mix as Record<Op["kind"], number>);
+      if (kind === "mkdir" && pool.dirs.length > directoriesMax && random.chance(0.8)) continue;
+      const op = this.#make(kind, tag);
+      if (op !== null) return op;
+    }
+  }
+
+  #make(kind: Op["kind"], tag: number): Op | null {
+    const { random, pool } = this;
+    const dir = random.chance(0.3) ? pool.root : random.pick(pool.dirs), name = random.pick(namesOf);
+    const file = pool.files.length > 0 ? random.pick(pool.files) : 0;
+    const any = random.pick([...pool.files, ...pool.dirs, ...pool.links]);
+    switch (kind) {
+      case "lookup":
+      case "unlink":
+      case "rmdir":
+        return { kind, dir, name };
+      case "create":
+        return {
+          kind,
+          dir,
+          name,
+          exclusive: random.chance(0.5),
+          open: random.chance(0.4),
+          mode: random.pick([0o644, 0o600]),
+        };
+      case "symlink":
+        return { kind, dir, name, target: `to-${tag}` };
+      case "mkdir":
+        return { kind, dir, name, mode: 0o755 };
+      case "rename":
+        return {
+          kind,
+          dir,
+          name,
+          newDir: random.chance(0.4) ? dir : random.pick(pool.dirs),
+          newName: random.pick(namesOf),
+          flags: random.pick([0, 0, 0, 0, 1, 2]),
+        };
+      case "link":
+        return file === 0 ? null : { kind, inode: random.chance(0.9) ? file : any, dir, name };
+      case "stat":
+      case "listxattr":
+        return { kind, inode: any };
+      case "readlink":
+        return pool.links.length === 0 ? null : { kind, inode: random.pick(pool.links) };
+      case "open":
+        return file === 0 ? null : { kind, inode: file, truncate: random.chance(0.2) };
+      case "release":
+        return this.opens.length === 0 ? null : { kind, inode: random.pick(this.opens) };
+      case "chmod":
+        return { kind, inode: any, mode: random.pick([0o700, 0o755, 0o644]) };
+      case "readdir":
+        return { kind, dir };
+      case "setxattr":
+        return { kind, inode: any, name: "user.x", value: `v${tag}`, flags: random.pick([0, 0, 1, 2]) };
+      case "getxattr":
+      case "removexattr":
+        return { kind, inode: any, name: "user.x" };
+      case "fsync":
+        return file === 0 ? null : { kind, inode: file };
+      case "read":
+        return file === 0 ? null : { kind, inode: file, ...this.#range() };
+      case "write":
+        return file === 0 ? null : { kind, inode: file, ...this.#range(), tag };
+      case "append":
+        return file === 0 ? null : { kind, inode: file, length: random.pick([1, 100, 4096, 5000]), tag };
+      case "truncate":
+        return file === 0 ? null : { kind, inode: file, size: this.#range().offset };
+    }
+  }
+
+  /** Where things go wrong: at the limits of inline data, of blocks and of chunks. */
+  #range(): { offset: number; length: number } {
+    const { random } = this;
+    const length = random.pick([1, 100, 700, 4096, 5000, 12288]);
+    const at = random.pick([
+      0,
+      0,
+      0,
+      50,
+      2000,
+      4096,
+      8192,
+      chunkBytes - 4096,
+      chunkBytes - 100,
+      chunkBytes,
+      2 * chunkBytes - 50,
+    ]);
+    return { offset: at + random.pick([0, 0, 1, 33]), length };
+  }
+}
+
+function see(attributes: Attributes): { seen: Seen } {
+  const { inode, mode, nlink, size } = attributes;
+  return { seen: { inode, mode, nlink, size } };
+}
+
+/** Calls the file system and says what was seen. A change that ends with EIO is unknown, and so null. */
+export function* perform(fs: FileSystem, op: Op): Task<Observed> {
+  const observed = yield* call(fs, op);
+  return observed === E.IO && !isReading(op) ? null : observed;
+}
+
+function* call(fs: FileSystem, op: Op): Task<Observed> {
+  const bytes = (text: string) => encoder.encode(text);
+  const attributes = function* (task: Task<Attributes | number>): Task<Observed> {
+    const result = yield* task;
+    return failed(result) ? result : see(result);
+  };
+  const plain = function* (task: Task<object | number>): Task<Observed> {
+    const result = yield* task;
+    return failed(result) ? result : {};
+  };
+  const text = function* (task: Task<Uint8Array | number>): Task<Observed> {
+    const result = yield* task;
+    return failed(result) ? result : { text: decoder.decode(result) };
+  };
+  switch (op.kind) {
+    case "lookup":
+      return yield* attributes(fs.lookup(op.dir, bytes(op.name)));
+    case "stat":
+      return yield* attributes(fs.getAttributes(op.inode));
+    case "create": {
+      const options = { mode: S.IFREG | op.mode, exclusive: op.exclusive, open: op.open };
+      return yield* attributes(fs.create(op.dir, bytes(op.name), options, user));
+    }
+    case "symlink": {
+      const options = { mode: S.IFLNK | 0o777, target: bytes(op.target), exclusive: true, open: false };
+      return yield* attributes(fs.create(op.dir, bytes(op.name), options, user));
+    }
+    case "mkdir":
+      return yield* attributes(fs.makeDirectory(op.dir, bytes(op.name), op.mode, user));
+    case "unlink":
+      return yield* plain(fs.unlink(op.dir, bytes(op.name)));
+    case "rmdir":
+      return yield* plain(fs.removeDirectory(op.dir, bytes(op.name)));
+    case "rename":
+      return yield* plain(fs.rename(op.dir, bytes(op.name), op.newDir, bytes(op.newName), op.flags));
+    case "link":
+      return yield* attributes(fs.link(op.inode, op.dir, bytes(op.name)));
+    case "readlink":
+      return yield* text(fs.readLink(op.inode));
+    case "open":
+      return yield* attributes(fs.open(op.inode, { truncate: op.truncate }));
+    case "release":
+      return yield* plain(fs.release(op.inode));
+    case "read": {
+      const into = new Uint8Array(op.length).fill(0xee);
+      const result = yield* fs.read(op.inode, op.offset, into);
+      return failed(result) ? result : { bytes: into.subarray(0, result.count) };
+    }
+    case "write":
+      return yield* plain(fs.write(op.inode, op.offset, pattern(op.tag, op.length), { killSetId: false }));
+    case "append": {
+      const result = yield* fs.append(op.inode, pattern(op.tag, op.length), { killSetId: false });
+      return failed(result) ? result : { offset: result.offset };
+    }
+    case "truncate":
+      return yield* attributes(fs.setAttributes(op.inode, { size: op.size }));
+    case "chmod":
+      return yield* attributes(fs.setAttributes(op.inode, { mode: op.mode }));
+    case "readdir": {
+      const result = yield* fs.readDirectory(op.dir, 0, pageBytes, false);
+      if (failed(result)) return result;
+      const entries = result.map((e): [string, number, number] => [decoder.decode(e.name), e.inode, e.type]);
+      return { entries: entries.sort((a, b) => a[0] < b[0] ? -1 : 1) };
+    }
+    case "setxattr":
+      return yield* plain(fs.setExtendedAttribute(op.inode, bytes(op.name), bytes(op.value), op.flags));
+    case "getxattr":
+      return yield* text(fs.getExtendedAttribute(op.inode, bytes(op.name)));
+    case "listxattr": {
+      const result = yield* fs.listExtendedAttributes(op.inode);
+      return failed(result) ? result : { names: decoder.decode(result).split("\0").filter((n) => n !== "").sort() };
+    }
+    case "removexattr":
+      return yield* plain(fs.removeExtendedAttribute(op.inode, bytes(op.name)));
+    case "fsync":
+      return yield* plain(fs.sync(op.inode));
+  }
+}
