@@ -23,7 +23,12 @@ interface Entry {
 }
 
 /** The subcommands, in the order of the help. */
-const entries: Record<string, Entry> = {};
+const entries: Record<string, Entry> = {
+  manager: {
+    summary: "Coordinate a cluster: membership, the cluster map, volumes",
+    load: () => import("./manager.ts"),
+  },
+};
 
 /** Names under which the executable does something else, for symlinks to it. */
 const otherNames: Record<string, () => Promise<CommandModule>> = {};
