@@ -24,6 +24,7 @@ export const E = {
   ISDIR: 21,
   INVAL: 22,
   NFILE: 23,
+  NOTTY: 25,
   TXTBSY: 26,
   FBIG: 27,
   NOSPC: 28,

@@ -21,6 +21,11 @@ export interface Caller {
   pid: number;
   /** File mode creation mask, applied here (0 when it has been applied). */
   umask: number;
+  /**
+   * Supplementary groups of the caller, those that the front end knows to matter: a member of a setgid directory's group
+   * may create a setgid file in it. Absent = none known.
+   */
+  groups?: readonly number[];
 }
 
 /** Done, nothing to say. */

@@ -1,0 +1,812 @@
+/**
+ * One mount: turns FUSE requests into operations of a {@linkcode FileSystem} and their outcomes into replies. It knows
+ * the protocol and the kernel's expectations, not how bytes travel (ffi/fuse) nor where files are.
+ *
+ * It keeps only what the kernel will ask about: open files, owners of locks, requests under way. There is no inode
+ * table: nodeid = inode number, except that nodeid 1 is the volume's root. Nothing is cached by the kernel: validity is
+ * 0 and no KEEP_CACHE until leases exist.
+ *
+ * @module
+ */
+
+import type { AttributeChange, Caller, FileSystem, Lock } from "../client/filesystem.ts";
+import { lockEnd, renameFlags } from "../client/filesystem.ts";
+import { E, failed, type Result } from "../errno.ts";
+import { type Attributes, S } from "../meta/attributes.ts";
+import { Future, type Task } from "../task.ts";
+import {
+  attrOut,
+  copyFileRangeIn,
+  createIn,
+  type Dirent,
+  direntBytes,
+  encodeAttrOut,
+  encodeDirent,
+  encodeEntry,
+  encodeOpen,
+  encodeStatfs,
+  encodeStatx,
+  entryOut,
+  fallocateIn,
+  FATTR,
+  flushIn,
+  FOPEN,
+  FUSE,
+  FUSE_KERNEL_MINOR_VERSION,
+  FUSE_KERNEL_VERSION,
+  FUSE_LK_FLOCK,
+  FUSE_OPEN_KILL_SUIDGID,
+  FUSE_RELEASE_FLOCK_UNLOCK,
+  FUSE_ROOT_ID,
+  FUSE_WRITE_CACHE,
+  FUSE_WRITE_KILL_SUIDGID,
+  fuseMinorVersionMin,
+  type FuseRequest,
+  getxattrIn,
+  INIT,
+  INIT2,
+  initIn,
+  initOut,
+  isDot,
+  isDotDot,
+  linkIn,
+  LK,
+  lkIn,
+  lkOut,
+  lseekIn,
+  maxWriteBytes,
+  mkdirIn,
+  mknodIn,
+  O,
+  openIn,
+  openOut,
+  readIn,
+  releaseIn,
+  rename2In,
+  SEEK,
+  setattrIn,
+  setU64,
+  setxattrIn,
+  statfsOut,
+  statxOut,
+} from "./protocol.ts";
+
+/** Most requests under way at once, besides parked locks; also what the kernel is told as max_background. */
+export const requestsInFlightMax = 64;
+/** Most blocking lock requests that wait at once; ENOLCK beyond. */
+export const parkedLocksMax = 4096;
+/** Most open files of a mount; ENFILE beyond. */
+export const openFilesMax = 1 << 20;
+/** Most bytes one COPY_FILE_RANGE copies; the caller asks again for the rest. */
+const copyBytesMax = 16 << 20;
+/** Length of a directory entry's name that page sizes are guessed from. */
+const typicalNameBytes = 12;
+/** Read-ahead allowed in bytes; the bdi's own setting is the effective limit. */
+const maxReadaheadBytes = 1 << 20;
+
+/** What is asked of the kernel at INIT, where it offers it. NO_OPEN_SUPPORT is left out: opens are registered. */
+const wantedFlags = INIT.ASYNC_READ | INIT.POSIX_LOCKS | INIT.ATOMIC_O_TRUNC | INIT.EXPORT_SUPPORT | INIT.BIG_WRITES |
+  INIT.DONT_MASK | INIT.FLOCK_LOCKS | INIT.AUTO_INVAL_DATA | INIT.DO_READDIRPLUS | INIT.READDIRPLUS_AUTO |
+  INIT.ASYNC_DIO | INIT.PARALLEL_DIROPS | INIT.MAX_PAGES | INIT.HANDLE_KILLPRIV_V2 | INIT.INIT_EXT;
+const wantedFlags2 = INIT2.CREATE_SUPP_GROUP | INIT2.DIRECT_IO_ALLOW_MMAP;
+
+/** fallocate(2) modes that are passed on; others are EOPNOTSUPP. */
+const allocateModes: readonly number[] = [0, 1, 3, 0x10, 0x11];
+
+/** Operations that a read-only volume refuses. OPEN is looked at by itself. */
+const mutations: ReadonlySet<number> = new Set([
+  FUSE.SETATTR,
+  FUSE.SYMLINK,
+  FUSE.MKNOD,
+  FUSE.MKDIR,
+  FUSE.UNLINK,
+  FUSE.RMDIR,
+  FUSE.RENAME,
+  FUSE.RENAME2,
+  FUSE.LINK,
+  FUSE.CREATE,
+  FUSE.WRITE,
+  FUSE.SETXATTR,
+  FUSE.REMOVEXATTR,
+  FUSE.FALLOCATE,
+  FUSE.COPY_FILE_RANGE,
+  FUSE.COPY_FILE_RANGE_64,
+]);
+
+const xattrNamespaces = ["user.", "trusted.", "security."].map((text) => new TextEncoder().encode(text));
+const trustedNamespace = xattrNamespaces[1];
+
+/** A lock that this mount may hold on an inode. */
+interface HeldLock {
+  flock: boolean;
+  ownerLow: number;
+  ownerHigh: number;
+}
+
+/** What the session tells of the mount. */
+export interface FuseSessionOptions {
+  /** Called once with the version agreed on at INIT. */
+  onReady?: (version: { major: number; minor: number; flags: number; flags2: number }) => void;
+}
+
+/** See the module's comment. Used from one reactor. */
+export class FuseSession {
+  /** Open files: inode by handle - 1, 0 = free. */
+  #handles: number[] = [];
+  #freeHandles: number[] = [];
+  /** Owners that may hold locks, by inode and owner: so that close asks the server only when there is something to drop. */
+  #locks = new Map<number, Map<string, HeldLock>>();
+  /** Requests under way by unique; blocking locks with the future that cancels them. */
+  #inFlight = new Map<number, Future<void> | null>();
+  #parked = 0;
+  /** True when the kernel leaves the umask to us (FUSE_DONT_MASK was agreed on). */
+  #dontMask = true;
+  #closed = false;
+
+  constructor(readonly fileSystem: FileSystem, private readonly options: FuseSessionOptions = {}) {}
+
+  /** Open files. */
+  get openFiles(): number {
+    return this.#handles.length - this.#freeHandles.length;
+  }
+
+  /** Requests under way, parked locks among them. */
+  get inFlight(): number {
+    return this.#inFlight.size;
+  }
+
+  /** True for a request that may wait without bound: it must not hold a buffer of a pool. */
+  static mayPark(request: FuseRequest): boolean {
+    return request.opcode === FUSE.SETLKW;
+  }
+
+  /**
+   * Serves a decoded request; the reply is then in its buffer. Returns the reply's length, 0 when there is none
+   * (FORGET, INTERRUPT). Never throws for what the kernel or a user sent.
+   */
+  *handle(request: FuseRequest): Task<number> {
+    switch (request.opcode) {
+      case FUSE.FORGET:
+      case FUSE.BATCH_FORGET:
+      case FUSE.NOTIFY_REPLY:
+        return 0;
+      case FUSE.INTERRUPT:
+        return this.#interrupt(request);
+    }
+    if (request.error !== 0) return request.fail(request.error);
+    if (this.#closed) return request.fail(E.IO);
+    if (this.fileSystem.readOnly && mutations.has(request.opcode)) return request.fail(E.ROFS);
+    const { unique } = request;
+    this.#inFlight.set(unique, null);
+    const length = yield* this.#dispatch(request);
+    this.#inFlight.delete(unique);
+    return length;
+  }
+
+  /** Tells that the reply to `request` could not be delivered: what it opened is closed again. */
+  *undelivered(request: FuseRequest): Task<void> {
+    const { handle } = request;
+    request.handle = 0;
+    // close() may have been there before.
+    const inode = handle === 0 ? 0 : this.#handles[handle - 1];
+    if (inode === 0) return;
+    this.#freeHandle(handle);
+    yield* this.fileSystem.release(inode);
+  }
+
+  /** The mount is gone: wakes blocked locks, drops all locks and releases all opens. Later requests fail with EIO. */
+  *close(): Task<void> {
+    if (this.#closed) return;
+    this.#closed = true;
+    for (const cancel of this.#inFlight.values()) cancel?.resolve();
+    for (const [inode, owners] of this.#locks) {
+      for (const held of owners.values()) {
+        const outcome = yield* this.fileSystem.dropLocks(inode, held.flock, held.ownerLow, held.ownerHigh);
+        // Without an answer the rest would wait as long each: the servers drop everything when the session ends.
+        if (outcome === E.IO) return;
+      }
+    }
+    this.#locks.clear();
+    for (let handle = 1; handle <= this.#handles.length; handle++) {
+      const inode = this.#handles[handle - 1];
+      if (inode === 0) continue;
+      this.#freeHandle(handle);
+      if ((yield* this.fileSystem.release(inode)) === E.IO) return;
+    }
+  }
+
+  *#dispatch(request: FuseRequest): Task<number> {
+    switch (request.opcode) {
+      case FUSE.LOOKUP:
+        return yield* this.#lookup(request);
+      case FUSE.GETATTR:
+        return yield* this.#getattr(request);
+      case FUSE.STATX:
+        return yield* this.#statx(request);
+      case FUSE.SETATTR:
+        return yield* this.#setattr(request);
+      case FUSE.READLINK:
+        return yield* this.#readlink(request);
+      case FUSE.SYMLINK:
+        return yield* this.#symlink(request);
+      case FUSE.MKNOD:
+        return yield* this.#mknod(request);
+      case FUSE.MKDIR:
+        return yield* this.#mkdir(request);
+      case FUSE.UNLINK:
+        return done(request, yield* this.fileSystem.unlink(this.#inode(request.nodeid), request.name));
+      case FUSE.RMDIR:
+        return done(request, yield* this.fileSystem.removeDirectory(this.#inode(request.nodeid), request.name));
+      case FUSE.RENAME:
+      case FUSE.RENAME2:
+        return yield* this.#rename(request);
+      case FUSE.LINK:
+        return yield* this.#link(request);
+      case FUSE.CREATE:
+        return yield* this.#create(request);
+      case FUSE.OPEN:
+        return yield* this.#open(request);
+      case FUSE.RELEASE:
+        return yield* this.#release(request);
+      case FUSE.FLUSH:
+        return yield* this.#flush(request);
+      case FUSE.READ:
+        return yield* this.#read(request);
+      case FUSE.WRITE:
+        return yield* this.#write(request);
+      case FUSE.FSYNC:
+      case FUSE.FSYNCDIR:
+        return done(request, yield* this.fileSystem.sync(this.#inode(request.nodeid)));
+      case FUSE.OPENDIR:
+        // Directories are read by cookie alone: there is nothing to open.
+        encodeOpen(request.view, request.bodyAt, 0, 0);
+        return request.finish(openOut.sizeof);
+      case FUSE.RELEASEDIR:
+        return request.finish(0);
+      case FUSE.READDIR:
+        return yield* this.#readdir(request, false);
+      case FUSE.READDIRPLUS:
+        return yield* this.#readdir(request, true);
+      case FUSE.STATFS:
+        return yield* this.#statfs(request);
+      case FUSE.GETXATTR:
+        return yield* this.#getxattr(request);
+      case FUSE.SETXATTR:
+        return yield* this.#setxattr(request);
+      case FUSE.LISTXATTR:
+        return yield* this.#listxattr(request);
+      case FUSE.REMOVEXATTR:
+        return yield* this.#removexattr(request);
+      case FUSE.FALLOCATE:
+        return yield* this.#fallocate(request);
+      case FUSE.LSEEK:
+        return yield* this.#lseek(request);
+      case FUSE.COPY_FILE_RANGE:
+      case FUSE.COPY_FILE_RANGE_64:
+        return yield* this.#copyFileRange(request);
+      case FUSE.GETLK:
+        return yield* this.#getlk(request);
+      case FUSE.SETLK:
+        return yield* this.#setlk(request, null);
+      case FUSE.SETLKW:
+        return yield* this.#setlkw(request);
+      case FUSE.INIT:
+        return this.#init(request);
+      case FUSE.DESTROY:
+        yield* this.close();
+        return request.finish(0);
+      case FUSE.IOCTL:
+        return request.fail(E.NOTTY);
+      default:
+        // ACCESS (default_permissions), POLL, BMAP, TMPFILE and SYNCFS: the kernel asks once and then does without.
+        return request.fail(E.NOSYS);
+    }
+  }
+
+  #inode(nodeid: number): number {
+    return nodeid === FUSE_ROOT_ID ? this.fileSystem.root : nodeid;
+  }
+
+  #node(inode: number): number {
+    return inode === this.fileSystem.root ? FUSE_ROOT_ID : inode;
+  }
+
+  #caller(request: FuseRequest, umask: number): Caller {
+    const { uid, gid, pid, groups } = request;
+    return { uid, gid, pid, umask: this.#dontMask ? umask & 0o777 : 0, groups };
+  }
+
+  #init(request: FuseRequest): number {
+    const { view } = request, at = request.bodyAt;
+    const major = request.u32(initIn.major), minor = Math.min(request.u32(initIn.minor), FUSE_KERNEL_MINOR_VERSION);
+    if (major < FUSE_KERNEL_VERSION || (major === FUSE_KERNEL_VERSION && minor < fuseMinorVersionMin)) {
+      return request.fail(E.PROTO);
+    }
+    const extended = request.argsBytes >= initIn.flags2 + 4;
+    const flags = request.u32(initIn.flags) & wantedFlags;
+    const flags2 = extended && (flags & INIT.INIT_EXT) !== 0 ? request.u32(initIn.flags2) & wantedFlags2 : 0;
+    for (let i = 0; i < initOut.sizeof; i += 4) view.setUint32(at + i, 0, true);
+    view.setUint32(at + initOut.major, FUSE_KERNEL_VERSION, true);
+    // A newer major asks again in our version after this.
+    if (major > FUSE_KERNEL_VERSION) {
+      view.setUint32(at + initOut.minor, FUSE_KERNEL_MINOR_VERSION, true);
+      return request.finish(initOut.sizeof);
+    }
+    view.setUint32(at + initOut.minor, minor, true);
+    view.setUint32(at + initOut.maxReadahead, maxReadaheadBytes, true);
+    view.setUint32(at + initOut.flags, flags, true);
+    view.setUint16(at + initOut.maxBackground, requestsInFlightMax, true);
+    view.setUint16(at + initOut.congestionThreshold, requestsInFlightMax * 3 / 4, true);
+    view.setUint32(at + initOut.maxWrite, maxWriteBytes, true);
+    view.setUint32(at + initOut.timeGran, 1, true);
+    view.setUint16(at + initOut.maxPages, maxWriteBytes / 4096, true);
+    view.setUint32(at + initOut.flags2, flags2, true);
+    this.#dontMask = (flags & INIT.DONT_MASK) !== 0;
+    this.options.onReady?.({ major, minor, flags, flags2 });
+    return request.finish(initOut.sizeof);
+  }
+
+  /** Answers with EAGAIN when the request is not known here yet: the kernel sends the interrupt again. */
+  #interrupt(request: FuseRequest): number {
+    if (request.error !== 0) return 0;
+    const cancel = this.#inFlight.get(request.u64(0));
+    if (cancel === undefined) return request.fail(E.AGAIN);
+    cancel?.resolve();
+    return 0;
+  }
+
+  #entry(request: FuseRequest, attributes: Result<Attributes>): number {
+    if (failed(attributes)) return request.fail(attributes);
+    encodeEntry(request.view, request.bodyAt, this.#node(attributes.inode), attributes);
+    return request.finish(entryOut.sizeof);
+  }
+
+  *#lookup(request: FuseRequest): Task<number> {
+    const { name } = request, dir = this.#inode(request.nodeid);
+    if (isDot(name)) return this.#entry(request, yield* this.fileSystem.getAttributes(dir));
+    if (isDotDot(name)) return this.#entry(request, yield* this.fileSystem.parent(dir));
+    return this.#entry(request, yield* this.fileSystem.lookup(dir, name));
+  }
+
+  #attributes(request: FuseRequest, attributes: Result<Attributes>): number {
+    if (failed(attributes)) return request.fail(attributes);
+    encodeAttrOut(request.view, request.bodyAt, this.#node(attributes.inode), attributes);
+    return request.finish(attrOut.sizeof);
+  }
+
+  *#getattr(request: FuseRequest): Task<number> {
+    return this.#attributes(request, yield* this.fileSystem.getAttributes(this.#inode(request.nodeid)));
+  }
+
+  *#statx(request: FuseRequest): Task<number> {
+    const attributes = yield* this.fileSystem.getAttributes(this.#inode(request.nodeid));
+    if (failed(attributes)) return request.fail(attributes);
+    encodeStatx(request.view, request.bodyAt, this.#node(attributes.inode), attributes);
+    return request.finish(statxOut.sizeof);
+  }
+
+  *#setattr(request: FuseRequest): Task<number> {
+    const valid = request.u32(setattrIn.valid);
+    const change: AttributeChange = {};
+    if (valid & FATTR.MODE) change.mode = request.u32(setattrIn.mode) & 0o7777;
+    if (valid & FATTR.UID) change.uid = request.u32(setattrIn.uid);
+    if (valid & FATTR.GID) change.gid = request.u32(setattrIn.gid);
+    if (valid & FATTR.SIZE) {
+      change.size = request.u64(setattrIn.size);
+      if (change.size > Number.MAX_SAFE_INTEGER) return request.fail(E.FBIG);
+    }
+    if (valid & FATTR.ATIME_NOW) change.atime = "now";
+    else if (valid & FATTR.ATIME) change.atime = request.time(setattrIn.atime, setattrIn.atimensec);
+    if (valid & FATTR.MTIME_NOW) change.mtime = "now";
+    else if (valid & FATTR.MTIME) change.mtime = request.time(setattrIn.mtime, setattrIn.mtimensec);
+    if (valid & FATTR.CTIME) change.ctime = request.time(setattrIn.ctime, setattrIn.ctimensec);
+    // With HANDLE_KILLPRIV_V2 the kernel flags truncations and leaves chown to us altogether.
+    const chown = (valid & (FATTR.UID | FATTR.GID)) !== 0 && (valid & FATTR.MODE) === 0;
+    if (chown || (valid & FATTR.KILL_SUIDGID) !== 0) change.killSetId = true;
+    return this.#attributes(request, yield* this.fileSystem.setAttributes(this.#inode(request.nodeid), change));
+  }
+
+  *#readlink(request: FuseRequest): Task<number> {
+    const target = yield* this.fileSystem.readLink(this.#inode(request.nodeid));
+    return failed(target) ? request.fail(target) : request.reply(target);
+  }
+
+  *#symlink(request: FuseRequest): Task<number> {
+    if (isDot(request.name) || isDotDot(request.name)) return request.fail(E.EXIST);
+    const options = { mode: S.IFLNK | 0o777, target: request.newName, exclusive: true, open: false };
+    const caller = this.#caller(request, 0);
+    return this.#entry(
+      request,
+      yield* this.fileSystem.create(this.#inode(request.nodeid), request.name, options, caller),
+    );
+  }
+
+  *#mknod(request: FuseRequest): Task<number> {
+    const mode = request.u32(mknodIn.mode), type = mode & S.IFMT;
+    if (isDot(request.name) || isDotDot(request.name)) return request.fail(E.EXIST);
+    const known = type === S.IFREG || type === S.IFIFO || type === S.IFSOCK || type === S.IFCHR || type === S.IFBLK;
+    if (!known) return request.fail(E.INVAL);
+    const device = type === S.IFCHR || type === S.IFBLK;
+    const options = { mode, rdev: device ? request.u32(mknodIn.rdev) : 0, exclusive: true, open: false };
+    const caller = this.#caller(request, request.u32(mknodIn.umask));
+    return this.#entry(
+      request,
+      yield* this.fileSystem.create(this.#inode(request.nodeid), request.name, options, caller),
+    );
+  }
+
+  *#mkdir(request: FuseRequest): Task<number> {
+    if (isDot(request.name) || isDotDot(request.name)) return request.fail(E.EXIST);
+    const mode = request.u32(mkdirIn.mode) & 0o7777;
+    const caller = this.#caller(request, request.u32(mkdirIn.umask));
+    const dir = this.#inode(request.nodeid);
+    return this.#entry(request, yield* this.fileSystem.makeDirectory(dir, request.name, mode, caller));
+  }
+
+  *#rename(request: FuseRequest): Task<number> {
+    const { name, newName } = request;
+    if (isDot(name) || isDotDot(name) || isDot(newName) || isDotDot(newName)) return request.fail(E.BUSY);
+    const flags = request.opcode === FUSE.RENAME2 ? request.u32(rename2In.flags) : 0;
+    // RENAME_WHITEOUT, and NOREPLACE together with EXCHANGE, as local file systems answer.
+    const known = flags === 0 || flags === renameFlags.noReplace || flags === renameFlags.exchange;
+    if (!known) return request.fail(E.INVAL);
+    const newDir = this.#inode(request.u64(rename2In.newdir));
+    if (newDir > Number.MAX_SAFE_INTEGER) return request.fail(E.STALE);
+    return done(request, yield* this.fileSystem.rename(this.#inode(request.nodeid), name, newDir, newName, flags));
+  }
+
+  *#link(request: FuseRequest): Task<number> {
+    if (isDot(request.name) || isDotDot(request.name)) return request.fail(E.EXIST);
+    const inode = this.#inode(request.u64(linkIn.oldnodeid));
+    if (inode > Number.MAX_SAFE_INTEGER) return request.fail(E.STALE);
+    return this.#entry(request, yield* this.fileSystem.link(inode, this.#inode(request.nodeid), request.name));
+  }
+
+  /** Reserves a handle for an inode; 0 when there are too many. */
+  #newHandle(inode: number): number {
+    const free = this.#freeHandles.pop();
+    if (free !== undefined) {
+      this.#handles[free - 1] = inode;
+      return free;
+    }
+    if (this.#handles.length >= openFilesMax) return 0;
+    return this.#handles.push(inode);
+  }
+
+  #freeHandle(handle: number): void {
+    this.#handles[handle - 1] = 0;
+    this.#freeHandles.push(handle);
+  }
+
+  /**
+   * Appends go to where the file's end truly is, which only the servers know, and O_DIRECT wants no cache. Everything
+   * else uses the page cache, so that a shared writable mmap works; it is dropped at each open.
+   */
+  #openFlags(flags: number): number {
+    return (flags & (O.APPEND | O.DIRECT)) !== 0 ? FOPEN.DIRECT_IO : 0;
+  }
+
+  *#create(request: FuseRequest): Task<number> {
+    const { name } = request, flags = request.u32(createIn.flags);
+    if (isDot(name) || isDotDot(name)) return request.fail(E.EXIST);
+    const exclusive = (flags & O.EXCL) !== 0, truncate = (flags & O.TRUNC) !== 0;
+    const mode = S.IFREG | (request.u32(createIn.mode) & 0o7777);
+    const kill = truncate && (request.u32(createIn.openFlags) & FUSE_OPEN_KILL_SUIDGID) !== 0;
+    const caller = this.#caller(request, request.u32(createIn.umask));
+    const options = { mode, exclusive, truncate, open: true };
+    const attributes = yield* this.fileSystem.create(this.#inode(request.nodeid), name, options, caller);
+    if (failed(attributes)) {
+      // The name was absent when the kernel looked and is now something that CREATE does not open: ESTALE makes it
+      // look again, where EEXIST would reach a program that did not ask for O_EXCL.
+      return request.fail(attributes === E.EXIST && !exclusive ? E.STALE : attributes);
+    }
+    const opened = yield* this.#opened(request, attributes, kill);
+    if (failed(opened)) return request.fail(opened);
+    encodeEntry(request.view, request.bodyAt, this.#node(opened.inode), opened);
+    encodeOpen(request.view, request.bodyAt + entryOut.sizeof, request.handle, this.#openFlags(flags));
+    return request.finish(entryOut.sizeof + openOut.sizeof);
+  }
+
+  /** After an open was registered: gives it a handle and clears setuid and setgid where the open's O_TRUNC does. */
+  *#opened(request: FuseRequest, attributes: Attributes, kill: boolean): Task<Result<Attributes>> {
+    const { inode } = attributes;
+    let result: Result<Attributes> = attributes;
+    if (kill && (attributes.mode & (S.ISUID | S.ISGID)) !== 0) {
+      result = yield* this.fileSystem.setAttributes(inode, { killSetId: true });
+    }
+    request.handle = failed(result) ? 0 : this.#newHandle(inode);
+    if (request.handle !== 0) return result;
+    yield* this.fileSystem.release(inode);
+    return failed(result) ? result : E.NFILE;
+  }
+
+  *#open(request: FuseRequest): Task<number> {
+    const flags = request.u32(openIn.flags), truncate = (flags & O.TRUNC) !== 0;
+    if (this.fileSystem.readOnly && (truncate || (flags & O.ACCMODE) !== 0)) return request.fail(E.ROFS);
+    const kill = truncate && (request.u32(openIn.openFlags) & FUSE_OPEN_KILL_SUIDGID) !== 0;
+    const attributes = yield* this.fileSystem.open(this.#inode(request.nodeid), { truncate });
+    if (failed(attributes)) return request.fail(attributes);
+    const opened = yield* this.#opened(request, attributes, kill);
+    if (failed(opened)) return request.fail(opened);
+    encodeOpen(request.view, request.bodyAt, request.handle, this.#openFlags(flags));
+    return request.finish(openOut.sizeof);
+  }
+
+  *#release(request: FuseRequest): Task<number> {
+    const handle = request.u64(releaseIn.fh), inode = this.#inode(request.nodeid);
+    if (handle === 0 || this.#handles[handle - 1] !== inode) return request.fail(E.BADF);
+    this.#freeHandle(handle);
+    if ((request.u32(releaseIn.releaseFlags) & FUSE_RELEASE_FLOCK_UNLOCK) !== 0) {
+      yield* this.#dropLocks(inode, true, request, releaseIn.lockOwner);
+    }
+    return done(request, yield* this.fileSystem.release(inode));
+  }
+
+  /** Every close(2): POSIX drops all fcntl locks that the process has on the file. */
+  *#flush(request: FuseRequest): Task<number> {
+    const inode = this.#inode(request.nodeid);
+    return done(request, yield* this.#dropLocks(inode, false, request, flushIn.lockOwner));
+  }
+
+  *#dropLocks(inode: number, flock: boolean, request: FuseRequest, ownerField: number) {
+    const owners = this.#locks.get(inode);
+    if (owners === undefined) return 0;
+    const ownerLow = request.u32(ownerField), ownerHigh = request.u32(ownerField + 4);
+    const key = lockKey(flock, ownerLow, ownerHigh);
+    if (!owners.delete(key)) return 0;
+    if (owners.size === 0) this.#locks.delete(inode);
+    return yield* this.fileSystem.dropLocks(inode, flock, ownerLow, ownerHigh);
+  }
+
+  *#read(request: FuseRequest): Task<number> {
+    const inode = this.#inode(request.nodeid), offset = request.u64(readIn.offset);
+    const size = Math.min(request.u32(readIn.size), request.bodyBytes);
+    if (offset > Number.MAX_SAFE_INTEGER - size) return request.finish(0);
+    const into = request.bytes.subarray(request.bodyAt, request.bodyAt + size);
+    const result = yield* this.fileSystem.read(inode, offset, into);
+    return failed(result) ? request.fail(result) : request.finish(Math.min(result.count, size));
+  }
+
+  *#write(request: FuseRequest): Task<number> {
+    const { data } = request, inode = this.#inode(request.nodeid), offset = request.u64(readIn.offset);
+    const writeFlags = request.u32(readIn.readFlags);
+    const killSetId = (writeFlags & FUSE_WRITE_KILL_SUIDGID) !== 0;
+    const append = (request.u32(readIn.flags) & O.APPEND) !== 0 && (writeFlags & FUSE_WRITE_CACHE) === 0;
+    if (offset > Number.MAX_SAFE_INTEGER - data.length) return request.fail(E.FBIG);
+    const size = data.length;
+    const result = append
+      ? yield* this.fileSystem.append(inode, data, { killSetId })
+      : yield* this.fileSystem.write(inode, offset, data, { killSetId });
+    if (failed(result)) return request.fail(result);
+    setU64(request.view, request.bodyAt, size);
+    return request.finish(8);
+  }
+
+  *#readdir(request: FuseRequest, plus: boolean): Task<number> {
+    const inode = this.#inode(request.nodeid), cookie = request.u64(readIn.offset);
+    if (cookie > Number.MAX_SAFE_INTEGER) return request.finish(0);
+    const size = Math.min(request.u32(readIn.size), request.bodyBytes);
+    const record = direntBytes(typicalNameBytes, plus);
+    const limitBytes = Math.max(typicalNameBytes, Math.floor(size / record) * typicalNameBytes);
+    let parent = inode;
+    if (cookie <= 1 && inode !== this.fileSystem.root) {
+      const attributes = yield* this.fileSystem.parent(inode);
+      if (failed(attributes)) return request.fail(attributes);
+      parent = attributes.inode;
+    }
+    const entries = yield* this.fileSystem.readDirectory(inode, cookie > 2 ? cookie : 0, limitBytes, plus);
+    if (failed(entries)) return request.fail(entries);
+    const page = dots(cookie, this.#node(inode), this.#node(parent));
+    for (const entry of entries) page.push({ ...entry, node: this.#node(entry.inode) });
+    let used = 0;
+    for (const entry of page) {
+      const bytes = direntBytes(entry.name.length, plus);
+      if (used + bytes > size) break;
+      used += encodeDirent(request, request.bodyAt + used, entry, plus);
+    }
+    // A buffer too small for one entry would look like the end of the directory.
+    return used === 0 && page.length > 0 ? request.fail(E.INVAL) : request.finish(used);
+  }
+
+  *#statfs(request: FuseRequest): Task<number> {
+    const totals = yield* this.fileSystem.statistics();
+    if (failed(totals)) return request.fail(totals);
+    encodeStatfs(request.view, request.bodyAt, totals);
+    return request.finish(statfsOut.sizeof);
+  }
+
+  /** The size alone when 0 bytes are asked for, else the value, ERANGE when it is longer. */
+  #sized(request: FuseRequest, value: Uint8Array): number {
+    const size = request.u32(getxattrIn.size);
+    if (size > 0) return value.length > size ? request.fail(E.RANGE) : request.reply(value);
+    setU64(request.view, request.bodyAt, value.length);
+    return request.finish(8);
+  }
+
+  *#getxattr(request: FuseRequest): Task<number> {
+    const errno = checkAttributeName(request.name);
+    if (errno !== 0) return request.fail(errno);
+    const value = yield* this.fileSystem.getExtendedAttribute(this.#inode(request.nodeid), request.name);
+    return failed(value) ? request.fail(value) : this.#sized(request, value);
+  }
+
+  *#setxattr(request: FuseRequest): Task<number> {
+    const errno = checkAttributeName(request.name);
+    if (errno !== 0) return request.fail(errno);
+    const { name, data } = request, inode = this.#inode(request.nodeid);
+    return done(
+      request,
+      yield* this.fileSystem.setExtendedAttribute(inode, name, data, request.u32(setxattrIn.flags)),
+    );
+  }
+
+  /** As local file systems do, trusted.* is shown to root alone. */
+  *#listxattr(request: FuseRequest): Task<number> {
+    const names = yield* this.fileSystem.listExtendedAttributes(this.#inode(request.nodeid));
+    if (failed(names)) return request.fail(names);
+    return this.#sized(request, request.uid === 0 ? names : withoutTrusted(names));
+  }
+
+  *#removexattr(request: FuseRequest): Task<number> {
+    const errno = checkAttributeName(request.name);
+    if (errno !== 0) return request.fail(errno);
+    return done(
+      request,
+      yield* this.fileSystem.removeExtendedAttribute(this.#inode(request.nodeid), request.name),
+    );
+  }
+
+  *#fallocate(request: FuseRequest): Task<number> {
+    const offset = request.u64(fallocateIn.offset), length = request.u64(fallocateIn.length);
+    const mode = request.u32(fallocateIn.mode);
+    if (!allocateModes.includes(mode)) return request.fail(E.OPNOTSUPP);
+    if (length === 0) return request.fail(E.INVAL);
+    if (offset + length > Number.MAX_SAFE_INTEGER) return request.fail(E.FBIG);
+    return done(request, yield* this.fileSystem.allocate(this.#inode(request.nodeid), mode, offset, length));
+  }
+
+  *#lseek(request: FuseRequest): Task<number> {
+    const offset = request.u64(lseekIn.offset), whence = request.u32(lseekIn.whence);
+    if (whence !== SEEK.DATA && whence !== SEEK.HOLE) return request.fail(E.INVAL);
+    if (offset > Number.MAX_SAFE_INTEGER) return request.fail(E.NXIO);
+    const inode = this.#inode(request.nodeid);
+    const found = yield* this.fileSystem.seek(inode, offset, whence === SEEK.DATA ? "data" : "hole");
+    if (failed(found)) return request.fail(found);
+    setU64(request.view, request.bodyAt, found.offset);
+    return request.finish(8);
+  }
+
+  *#copyFileRange(request: FuseRequest): Task<number> {
+    const fromOffset = request.u64(copyFileRangeIn.offIn), toOffset = request.u64(copyFileRangeIn.offOut);
+    const to = this.#inode(request.u64(copyFileRangeIn.nodeidOut));
+    const length = Math.min(request.u64(copyFileRangeIn.len), copyBytesMax);
+    if (request.u64(copyFileRangeIn.flags) !== 0) return request.fail(E.INVAL);
+    if (to > Number.MAX_SAFE_INTEGER) return request.fail(E.STALE);
+    if (toOffset > Number.MAX_SAFE_INTEGER - length) return request.fail(E.FBIG);
+    let count = 0;
+    if (fromOffset <= Number.MAX_SAFE_INTEGER - length && length > 0) {
+      const from = this.#inode(request.nodeid);
+      const result = yield* this.fileSystem.copyRange(from, fromOffset, to, toOffset, length);
+      if (failed(result)) return request.fail(result);
+      count = result.count;
+    }
+    setU64(request.view, request.bodyAt, count);
+    return request.finish(8);
+  }
+
+  *#getlk(request: FuseRequest): Task<number> {
+    const lock = decodeLock(request);
+    if (failed(lock)) return request.fail(lock);
+    const found = yield* this.fileSystem.testLock(this.#inode(request.nodeid), lock);
+    if (failed(found)) return request.fail(found);
+    const { view } = request, at = request.bodyAt;
+    setU64(view, at + lkOut.start, found.start);
+    if (found.end >= lockEnd) {
+      // OFFSET_MAX, which the kernel shows as length 0.
+      view.setUint32(at + lkOut.end, 0xffffffff, true);
+      view.setUint32(at + lkOut.end + 4, 0x7fffffff, true);
+    } else setU64(view, at + lkOut.end, found.end);
+    view.setUint32(at + lkOut.type, lockTypes.indexOf(found.type), true);
+    view.setUint32(at + lkOut.pid, found.pid, true);
+    return request.finish(lkOut.sizeof);
+  }
+
+  *#setlk(request: FuseRequest, cancel: Future<void> | null): Task<number> {
+    const lock = decodeLock(request), inode = this.#inode(request.nodeid);
+    if (failed(lock)) return request.fail(lock);
+    this.#noteLock(inode, lock);
+    const outcome = yield* this.fileSystem.setLock(inode, lock, cancel !== null, cancel ?? new Future<void>());
+    // Granted while the mount went away: nobody else would drop it.
+    if (this.#closed) yield* this.fileSystem.dropLocks(inode, lock.flock, lock.ownerLow, lock.ownerHigh);
+    return done(request, outcome);
+  }
+
+  *#setlkw(request: FuseRequest): Task<number> {
+    if (this.#parked >= parkedLocksMax) return request.fail(E.NOLCK);
+    const cancel = new Future<void>();
+    this.#inFlight.set(request.unique, cancel);
+    this.#parked++;
+    const length = yield* this.#setlk(request, cancel);
+    this.#parked--;
+    return length;
+  }
+
+  /** Remembers the owner before the lock is asked for: a close that comes meanwhile must drop it. */
+  #noteLock(inode: number, lock: Lock): void {
+    const key = lockKey(lock.flock, lock.ownerLow, lock.ownerHigh);
+    const owners = this.#locks.get(inode);
+    if (lock.type === "unlock") {
+      if (lock.start > 0 || lock.end < lockEnd || !owners?.delete(key)) return;
+      if (owners.size === 0) this.#locks.delete(inode);
+      return;
+    }
+    const held = { flock: lock.flock, ownerLow: lock.ownerLow, ownerHigh: lock.ownerHigh };
+    if (owners === undefined) this.#locks.set(inode, new Map([[key, held]]));
+    else owners.set(key, held);
+  }
+}
+
+/** The reply to an operation that has nothing to say but an errno. */
+function done(request: FuseRequest, outcome: object | number): number {
+  return typeof outcome === "number" && outcome !== 0 ? request.fail(outcome) : request.finish(0);
+}
+
+function lockKey(flock: boolean, ownerLow: number, ownerHigh: number): string {
+  return `${flock ? "f" : "p"}${ownerHigh}:${ownerLow}`;
+}
+
+/** Lock types by the kernel's number. */
+const lockTypes = ["read", "write", "unlock"] as const;
+
+function decodeLock(request: FuseRequest): Result<Lock> {
+  const type = request.u32(lkIn.type), flock = (request.u32(lkIn.lkFlags) & FUSE_LK_FLOCK) !== 0;
+  if (type > LK.UNLCK) return E.INVAL;
+  const start = flock ? 0 : request.u64(lkIn.start);
+  const end = flock ? lockEnd : Math.min(request.u64(lkIn.end), lockEnd);
+  if (start > end) return start > lockEnd ? E.OVERFLOW : E.INVAL;
+  return {
+    flock,
+    type: lockTypes[type],
+    ownerLow: request.u32(lkIn.owner),
+    ownerHigh: request.u32(lkIn.owner + 4),
+    pid: request.u32(lkIn.pid),
+    start,
+    end,
+  };
+}
+
+const dotName = new Uint8Array([0x2e]), dotDotName = new Uint8Array([0x2e, 0x2e]);
+
+/** "." has cookie 1 and ".." cookie 2: those that come after `cookie`. */
+function dots(cookie: number, node: number, parent: number): Dirent[] {
+  const type = S.IFDIR >> 12;
+  const both: Dirent[] = [
+    { name: dotName, node, type, cookie: 1, attributes: null },
+    { name: dotDotName, node: parent, type, cookie: 2, attributes: null },
+  ];
+  return both.slice(Math.min(cookie, 2));
+}
+
+function startsWith(name: Uint8Array, prefix: Uint8Array): boolean {
+  return name.length >= prefix.length && prefix.every((byte, i) => name[i] === byte);
+}
+
+/** EOPNOTSUPP for a namespace that is not kept (system.*, so POSIX ACLs too), as for a name without one. */
+function checkAttributeName(name: Uint8Array): number {
+  if (name.length > 255) return E.RANGE;
+  const namespace = xattrNamespaces.find((prefix) => startsWith(name, prefix));
+  if (namespace === undefined) return E.OPNOTSUPP;
+  return name.length === namespace.length ? E.INVAL : 0;
+}
+
+/** A list of NUL-ended names without those of trusted.*. */
+function withoutTrusted(names: Uint8Array): Uint8Array {
+  const kept: number[] = [];
+  for (let at = 0; at < names.length;) {
+    const nul = names.indexOf(0, at), end = nul < 0 ? names.length : nul + 1;
+    const name = names.subarray(at, end);
+    if (!startsWith(name, trustedNamespace)) kept.push(...name);
+    at = end;
+  }
+  return Uint8Array.from(kept);
+}

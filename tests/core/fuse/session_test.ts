@@ -1,0 +1,494 @@
+import { assert, assertEquals } from "@std/assert";
+import { E } from "../../../core/errno.ts";
+import {
+  attr,
+  attrOut,
+  copyFileRangeIn,
+  createIn,
+  entryOut,
+  fallocateIn,
+  FATTR,
+  FOPEN,
+  FUSE,
+  FUSE_LK_FLOCK,
+  FUSE_OPEN_KILL_SUIDGID,
+  FUSE_RELEASE_FLOCK_UNLOCK,
+  FUSE_WRITE_CACHE,
+  FUSE_WRITE_KILL_SUIDGID,
+  INIT,
+  INIT2,
+  initIn,
+  initOut,
+  linkIn,
+  LK,
+  lkIn,
+  lseekIn,
+  mkdirIn,
+  mknodIn,
+  O,
+  openIn,
+  readIn,
+  releaseIn,
+  rename2In,
+  SEEK,
+  setattrIn,
+  setxattrIn,
+  statxOut,
+} from "../../../core/fuse/protocol.ts";
+import { openFilesMax } from "../../../core/fuse/session.ts";
+import { Harness, type Reply, request, struct, utf8 } from "../../fuse/requests.ts";
+import { FuseRequest } from "../../../core/fuse/protocol.ts";
+
+const nodeOf = (reply: Reply) => Number(reply.view.getBigUint64(entryOut.nodeid, true));
+const modeOf = (reply: Reply) => reply.view.getUint32(entryOut.attr + attr.mode, true);
+
+/** CREATE with mode 0644; returns nodeid and handle. */
+function create(harness: Harness, name: string, flags = 0, nodeid = 1): { node: number; fh: bigint; reply: Reply } {
+  const body = struct(createIn.sizeof, {
+    [createIn.flags]: flags | 2,
+    [createIn.mode]: 0o100666,
+    [createIn.umask]: 0o22,
+  });
+  const reply = harness.ask("CREATE", { nodeid, uid: 10, gid: 20 }, body, name);
+  assertEquals(reply.errno, 0);
+  return { node: nodeOf(reply), fh: reply.view.getBigUint64(entryOut.sizeof, true), reply };
+}
+
+function write(
+  harness: Harness,
+  nodeid: number,
+  offset: number,
+  data: Uint8Array,
+  fields: Record<number, number> = {},
+) {
+  const body = struct(readIn.sizeof, { [readIn.offset]: BigInt(offset), [readIn.size]: data.length, ...fields });
+  return harness.ask("WRITE", { nodeid }, body, data);
+}
+
+function read(harness: Harness, nodeid: number, offset: number | bigint, size: number): Reply {
+  return harness.ask("READ", { nodeid }, struct(40, { [readIn.offset]: BigInt(offset), [readIn.size]: size }));
+}
+
+function mkdir(harness: Harness, name: string, nodeid = 1, mode = 0o777): number {
+  const body = struct(8, { [mkdirIn.mode]: mode, [mkdirIn.umask]: 0o22 });
+  const reply = harness.ask("MKDIR", { nodeid, uid: 10, gid: 20 }, body, name);
+  assertEquals(reply.errno, 0);
+  return nodeOf(reply);
+}
+
+function lookup(harness: Harness, name: string, nodeid = 1): Reply {
+  return harness.ask("LOOKUP", { nodeid }, name);
+}
+
+function release(harness: Harness, node: number, fh: bigint, fields: Record<number, number | bigint> = {}): Reply {
+  return harness.ask("RELEASE", { nodeid: node }, struct(24, { [releaseIn.fh]: fh, ...fields }));
+}
+
+function lockBody(type: number, fields: Record<number, number | bigint> = {}): Uint8Array {
+  return struct(lkIn.sizeof, {
+    [lkIn.owner]: 1n,
+    [lkIn.start]: 0n,
+    [lkIn.end]: 0x7fffffffffffffffn,
+    [lkIn.type]: type,
+    ...fields,
+  });
+}
+
+Deno.test("INIT agrees on what is wanted and offered", () => {
+  const harness = new Harness();
+  const body = struct(initIn.sizeof, {
+    [initIn.major]: 7,
+    [initIn.minor]: 60,
+    [initIn.flags]: 0xffffffff,
+    [initIn.flags2]: 0xffffffff,
+  });
+  const { errno, view } = harness.ask("INIT", { nodeid: 0 }, body);
+  assertEquals(errno, 0);
+  assertEquals([view.getUint32(initOut.major, true), view.getUint32(initOut.minor, true)], [7, 45]);
+  const flags = view.getUint32(initOut.flags, true);
+  for (
+    const flag of [INIT.ATOMIC_O_TRUNC, INIT.POSIX_LOCKS, INIT.FLOCK_LOCKS, INIT.MAX_PAGES, INIT.HANDLE_KILLPRIV_V2]
+  ) {
+    assert((flags & flag) !== 0);
+  }
+  for (const flag of [INIT.WRITEBACK_CACHE, INIT.NO_OPEN_SUPPORT, INIT.CACHE_SYMLINKS, INIT.POSIX_ACL]) {
+    assertEquals(flags & flag, 0);
+  }
+  assertEquals(view.getUint32(initOut.flags2, true), INIT2.CREATE_SUPP_GROUP | INIT2.DIRECT_IO_ALLOW_MMAP);
+  assertEquals(view.getUint32(initOut.maxWrite, true), 1 << 20);
+  assertEquals([view.getUint16(initOut.maxPages, true), view.getUint16(initOut.maxBackground, true)], [256, 64]);
+});
+
+Deno.test("INIT answers a newer major with ours and refuses an old kernel", () => {
+  const harness = new Harness();
+  const newer = harness.ask("INIT", { nodeid: 0 }, struct(64, { [initIn.major]: 8 }));
+  assertEquals([newer.errno, newer.view.getUint32(0, true)], [0, 7]);
+  assertEquals(harness.ask("INIT", { nodeid: 0 }, struct(64, { [initIn.major]: 6 })).errno, E.PROTO);
+  const old = struct(16, { [initIn.major]: 7, [initIn.minor]: 30 });
+  assertEquals(harness.ask("INIT", { nodeid: 0 }, old).errno, E.PROTO);
+});
+
+Deno.test("nodeid 1 is the root, in requests and in replies", () => {
+  const harness = new Harness();
+  const root = harness.ask("GETATTR", {}, struct(16));
+  assertEquals(root.view.getBigUint64(attrOut.attr + attr.ino, true), 1n);
+  const dir = mkdir(harness, "dir");
+  assert(dir > 2 ** 41);
+  assertEquals(nodeOf(lookup(harness, "..", dir)), 1);
+  assertEquals(nodeOf(lookup(harness, ".", dir)), dir);
+  assertEquals(nodeOf(lookup(harness, "..")), 1);
+  assertEquals(lookup(harness, "absent").errno, E.NOENT);
+});
+
+Deno.test("CREATE, MKDIR and MKNOD leave the umask to the file system", () => {
+  const harness = new Harness();
+  assertEquals(modeOf(create(harness, "file").reply), 0o100644);
+  mkdir(harness, "dir");
+  assertEquals(modeOf(lookup(harness, "dir")), 0o40755);
+  const body = struct(16, { [mknodIn.mode]: 0o20666, [mknodIn.rdev]: 0x103, [mknodIn.umask]: 0o77 });
+  const device = harness.ask("MKNOD", {}, body, "null");
+  assertEquals(modeOf(device), 0o20600);
+  assertEquals(device.view.getUint32(entryOut.attr + attr.rdev, true), 0x103);
+  assertEquals(harness.ask("MKNOD", {}, struct(16, { [mknodIn.mode]: 0o40755 }), "x").errno, E.INVAL);
+});
+
+Deno.test("CREATE in a setgid directory knows the caller's supplementary groups", () => {
+  const harness = new Harness();
+  const dir = mkdir(harness, "dir");
+  harness.ask("SETATTR", { nodeid: dir }, struct(88, { [setattrIn.valid]: FATTR.GID, [setattrIn.gid]: 500 }));
+  harness.ask("SETATTR", { nodeid: dir }, struct(88, { [setattrIn.valid]: FATTR.MODE, [setattrIn.mode]: 0o2777 }));
+  const body = struct(createIn.sizeof, { [createIn.mode]: 0o102775 });
+  const groups = struct(16, { 0: 16, 4: 32, 8: 1, 12: 500 });
+  const member = harness.ask("CREATE", { nodeid: dir, uid: 10, gid: 20, extensions: groups }, body, "member");
+  assertEquals(modeOf(member), 0o102775);
+  assertEquals(member.view.getUint32(entryOut.attr + attr.gid, true), 500);
+  assertEquals(modeOf(harness.ask("CREATE", { nodeid: dir, uid: 10, gid: 20 }, body, "stranger")), 0o100775);
+});
+
+Deno.test("CREATE without O_EXCL makes the kernel look again when the name is no regular file", () => {
+  const harness = new Harness();
+  harness.ask("SYMLINK", {}, "name", "target");
+  const body = struct(createIn.sizeof, { [createIn.mode]: 0o100644 });
+  assertEquals(harness.ask("CREATE", {}, body, "name").errno, E.STALE);
+  const exclusive = struct(createIn.sizeof, { [createIn.mode]: 0o100644, [createIn.flags]: O.EXCL });
+  assertEquals(harness.ask("CREATE", {}, exclusive, "name").errno, E.EXIST);
+  assertEquals(harness.fileSystem.opens, 0);
+});
+
+Deno.test("OPEN answers DIRECT_IO for appends and O_DIRECT only, never KEEP_CACHE", () => {
+  const harness = new Harness();
+  const { node } = create(harness, "file");
+  for (const [flags, expected] of [[0, 0], [2, 0], [O.APPEND | 1, FOPEN.DIRECT_IO], [0o40000, FOPEN.DIRECT_IO]]) {
+    const reply = harness.ask("OPEN", { nodeid: node }, struct(8, { [openIn.flags]: flags }));
+    assertEquals(reply.view.getUint32(8, true), expected);
+  }
+});
+
+Deno.test("OPEN registers and RELEASE ends each open, and a file lives until then", () => {
+  const harness = new Harness();
+  const { node, fh } = create(harness, "file");
+  write(harness, node, 0, utf8("alive"));
+  const second = harness.ask("OPEN", { nodeid: node }, struct(8)).view.getBigUint64(0, true);
+  assertEquals([harness.fileSystem.opens, harness.session.openFiles], [2, 2]);
+  assertEquals(harness.ask("UNLINK", {}, "file").errno, 0);
+  assertEquals(release(harness, node, fh).errno, 0);
+  assertEquals(read(harness, node, 0, 10).body, utf8("alive"));
+  assertEquals(release(harness, node, fh).errno, E.BADF);
+  assertEquals(release(harness, node, second).errno, 0);
+  assertEquals(read(harness, node, 0, 10).errno, E.STALE);
+  assertEquals([harness.fileSystem.opens, harness.session.openFiles], [0, 0]);
+  for (const wrong of [0n, 99n, 2n ** 63n]) assertEquals(release(harness, node, wrong).errno, E.BADF);
+  assert(openFilesMax > 1000);
+});
+
+Deno.test("OPEN and CREATE with O_TRUNC clear setuid when the kernel says so", () => {
+  const harness = new Harness();
+  const { node } = create(harness, "file");
+  const chmod = struct(88, { [setattrIn.valid]: FATTR.MODE, [setattrIn.mode]: 0o6755 });
+  const flags = { [openIn.flags]: O.TRUNC | 1, [openIn.openFlags]: FUSE_OPEN_KILL_SUIDGID };
+  write(harness, node, 0, utf8("12345"));
+  harness.ask("SETATTR", { nodeid: node }, chmod);
+  assertEquals(harness.ask("OPEN", { nodeid: node }, struct(8, { [openIn.flags]: O.TRUNC | 1 })).errno, 0);
+  assertEquals(modeOf(lookup(harness, "file")), 0o106755);
+  assertEquals(harness.ask("OPEN", { nodeid: node }, struct(8, flags)).errno, 0);
+  assertEquals(modeOf(lookup(harness, "file")), 0o100755);
+  assertEquals(read(harness, node, 0, 10).body.length, 0);
+});
+
+Deno.test("WRITE and SETATTR clear setuid and setgid as flagged, chown always", () => {
+  const harness = new Harness();
+  const { node } = create(harness, "file");
+  const set = () =>
+    harness.ask("SETATTR", { nodeid: node }, struct(88, { [setattrIn.valid]: FATTR.MODE, [setattrIn.mode]: 0o6755 }));
+  const mode = () => modeOf(lookup(harness, "file"));
+  set();
+  write(harness, node, 0, utf8("x"));
+  assertEquals(mode(), 0o106755);
+  write(harness, node, 0, utf8("x"), { [readIn.readFlags]: FUSE_WRITE_KILL_SUIDGID });
+  assertEquals(mode(), 0o100755);
+  set();
+  harness.ask("SETATTR", { nodeid: node }, struct(88, { [setattrIn.valid]: FATTR.UID, [setattrIn.uid]: 5 }));
+  assertEquals(mode(), 0o100755);
+  set();
+  harness.ask("SETATTR", { nodeid: node }, struct(88, { [setattrIn.valid]: FATTR.SIZE | FATTR.KILL_SUIDGID }));
+  assertEquals(mode(), 0o100755);
+});
+
+Deno.test("WRITE with O_APPEND goes to the end whatever the offset, written back pages do not", () => {
+  const harness = new Harness();
+  const { node } = create(harness, "file");
+  write(harness, node, 0, utf8("0123"));
+  assertEquals(write(harness, node, 1, utf8("45"), { [readIn.flags]: O.APPEND }).view.getUint32(0, true), 2);
+  assertEquals(read(harness, node, 0, 100).body, utf8("012345"));
+  write(harness, node, 1, utf8("X"), { [readIn.flags]: O.APPEND, [readIn.readFlags]: FUSE_WRITE_CACHE });
+  assertEquals(read(harness, node, 0, 100).body, utf8("0X2345"));
+});
+
+Deno.test("READ and WRITE carry 1 MiB and refuse offsets beyond 2^53", () => {
+  const harness = new Harness();
+  const { node } = create(harness, "file");
+  const data = Uint8Array.from({ length: 1 << 20 }, (_, i) => i * 7 >> 3);
+  assertEquals(write(harness, node, 4096, data).view.getUint32(0, true), 1 << 20);
+  assertEquals(read(harness, node, 4096, 1 << 20).body, data);
+  assertEquals(read(harness, node, 4096, 0xffffffff).body.length, 1 << 20);
+  assertEquals(read(harness, node, 2n ** 62n, 4096).body.length, 0);
+  const far = struct(40, { [readIn.offset]: 2n ** 62n, [readIn.size]: 1 });
+  assertEquals(harness.ask("WRITE", { nodeid: node }, far, utf8("x")).errno, E.FBIG);
+});
+
+Deno.test("READDIR lists dots with cookies 1 and 2 and resumes at any cookie", () => {
+  const harness = new Harness();
+  const dir = mkdir(harness, "dir");
+  for (let i = 0; i < 100; i++) create(harness, `f${i}`, 0, dir);
+  for (const [opcode, plus] of [["READDIR", 0], ["READDIRPLUS", entryOut.sizeof]] as const) {
+    const names: string[] = [], cookies: number[] = [];
+    for (let cookie = 0n;;) {
+      const body = struct(40, { [readIn.offset]: cookie, [readIn.size]: 1024 });
+      const { errno, body: page, view } = harness.ask(opcode, { nodeid: dir }, body);
+      assertEquals(errno, 0);
+      if (page.length === 0) break;
+      for (let at = 0; at < page.length;) {
+        const length = view.getUint32(at + plus + 16, true);
+        names.push(new TextDecoder().decode(page.subarray(at + plus + 24, at + plus + 24 + length)));
+        cookie = view.getBigUint64(at + plus + 8, true);
+        cookies.push(Number(cookie));
+        at += plus + 24 + (length + 7 & ~7);
+      }
+    }
+    assertEquals(names.slice(0, 2), [".", ".."]);
+    assertEquals(cookies.slice(0, 2), [1, 2]);
+    assertEquals(names.slice(2), Array.from({ length: 100 }, (_, i) => `f${i}`));
+    assert(cookies.slice(2).every((cookie) => cookie > 2));
+  }
+  const root = harness.ask("READDIR", {}, struct(40, { [readIn.size]: 4096 }));
+  assertEquals([root.view.getBigUint64(0, true), root.view.getBigUint64(32, true)], [1n, 1n]);
+  assertEquals(harness.ask("READDIR", {}, struct(40, { [readIn.size]: 8 })).errno, E.INVAL);
+});
+
+Deno.test("RENAME2 passes NOREPLACE and EXCHANGE and refuses WHITEOUT", () => {
+  const harness = new Harness();
+  const a = create(harness, "a").node, b = create(harness, "b").node;
+  const ask = (flags: number) =>
+    harness.ask("RENAME2", {}, struct(16, { [rename2In.newdir]: 1n, [rename2In.flags]: flags }), "a", "b").errno;
+  assertEquals(ask(1), E.EXIST);
+  assertEquals(ask(2), 0);
+  assertEquals([nodeOf(lookup(harness, "a")), nodeOf(lookup(harness, "b"))], [b, a]);
+  assertEquals([ask(4), ask(3)], [E.INVAL, E.INVAL]);
+  assertEquals(harness.ask("RENAME", {}, struct(8, { [rename2In.newdir]: 1n }), "a", "b").errno, 0);
+  assertEquals(lookup(harness, "a").errno, E.NOENT);
+  assertEquals(harness.ask("RENAME", {}, struct(8, { [rename2In.newdir]: 2n ** 60n }), "b", "c").errno, E.STALE);
+});
+
+Deno.test("LINK, SYMLINK and READLINK", () => {
+  const harness = new Harness();
+  const { node } = create(harness, "a");
+  const linked = harness.ask("LINK", {}, struct(8, { [linkIn.oldnodeid]: BigInt(node) }), "b");
+  assertEquals(linked.view.getUint32(entryOut.attr + attr.nlink, true), 2);
+  const symlink = harness.ask("SYMLINK", {}, "s", "../far/away");
+  assertEquals(harness.ask("READLINK", { nodeid: nodeOf(symlink) }).body, utf8("../far/away"));
+  assertEquals(harness.ask("READLINK", { nodeid: node }).errno, E.INVAL);
+});
+
+Deno.test("extended attributes: sizes, ERANGE, flags and namespaces", () => {
+  const harness = new Harness();
+  const { node } = create(harness, "a");
+  const set = (name: string, value: string, flags = 0) => {
+    const body = struct(8, { [setxattrIn.size]: value.length, [setxattrIn.flags]: flags });
+    return harness.ask("SETXATTR", { nodeid: node }, body, name, utf8(value)).errno;
+  };
+  const get = (name: string, size: number) => harness.ask("GETXATTR", { nodeid: node }, struct(8, { 0: size }), name);
+  assertEquals(set("user.a", "value"), 0);
+  assertEquals(get("user.a", 0).view.getUint32(0, true), 5);
+  assertEquals(get("user.a", 5).body, utf8("value"));
+  assertEquals(get("user.a", 4).errno, E.RANGE);
+  assertEquals(get("user.b", 4).errno, E.NODATA);
+  assertEquals([set("user.a", "x", 1), set("user.b", "x", 2)], [E.EXIST, E.NODATA]);
+  assertEquals([set("system.posix_acl_access", "x"), set("odd.a", "x"), set("user.", "x")], [95, 95, E.INVAL]);
+  assertEquals(get("system.posix_acl_default", 0).errno, E.OPNOTSUPP);
+  assertEquals(set("trusted.t", "x"), 0);
+  const list = (uid: number) => harness.ask("LISTXATTR", { nodeid: node, uid }, struct(8, { 0: 100 })).body;
+  assertEquals(list(0), utf8("user.a\0trusted.t\0"));
+  assertEquals(list(1000), utf8("user.a\0"));
+  assertEquals(harness.ask("REMOVEXATTR", { nodeid: node }, "user.a").errno, 0);
+  assertEquals(harness.ask("REMOVEXATTR", { nodeid: node }, "user.a").errno, E.NODATA);
+});
+
+Deno.test("FALLOCATE, LSEEK, COPY_FILE_RANGE and STATX", () => {
+  const harness = new Harness();
+  const { node } = create(harness, "a");
+  const allocate = (mode: number, offset: bigint, length: bigint) => {
+    const fields = { [fallocateIn.offset]: offset, [fallocateIn.length]: length, [fallocateIn.mode]: mode };
+    return harness.ask("FALLOCATE", { nodeid: node }, struct(fallocateIn.sizeof, fields)).errno;
+  };
+  const seek = (offset: bigint, whence: number) =>
+    harness.ask("LSEEK", { nodeid: node }, struct(24, { [lseekIn.offset]: offset, [lseekIn.whence]: whence }));
+  assertEquals(allocate(0, 0n, 65536n), 0);
+  assertEquals(allocate(3, 8192n, 8192n), 0);
+  assertEquals([allocate(8, 0n, 1n), allocate(0, 0n, 0n), allocate(0, 2n ** 62n, 1n)], [E.OPNOTSUPP, E.INVAL, E.FBIG]);
+  assertEquals(seek(0n, SEEK.HOLE).view.getUint32(0, true), 8192);
+  assertEquals(seek(8192n, SEEK.DATA).view.getUint32(0, true), 16384);
+  assertEquals([seek(65536n, SEEK.DATA).errno, seek(0n, 1).errno], [E.NXIO, E.INVAL]);
+  write(harness, node, 0, utf8("copied"));
+  const target = create(harness, "b").node;
+  const copy = { [copyFileRangeIn.nodeidOut]: BigInt(target), [copyFileRangeIn.offOut]: 3n, [copyFileRangeIn.len]: 6n };
+  for (const opcode of ["COPY_FILE_RANGE", "COPY_FILE_RANGE_64"] as const) {
+    const copied = harness.ask(opcode, { nodeid: node }, struct(copyFileRangeIn.sizeof, copy));
+    assertEquals(copied.view.getBigUint64(0, true), 6n);
+  }
+  assertEquals(read(harness, target, 0, 100).body, utf8("\0\0\0copied"));
+  const statx = harness.ask("STATX", { nodeid: target }, struct(24));
+  assertEquals(statx.view.getBigUint64(statxOut.size, true), 9n);
+  assert(statx.view.getBigUint64(statxOut.btime, true) > 0n);
+});
+
+Deno.test("SETLK, GETLK and FLUSH: closing drops the owner's fcntl locks", () => {
+  const harness = new Harness();
+  const { node } = create(harness, "a");
+  const own = lockBody(LK.WRLCK, { [lkIn.start]: 100n, [lkIn.end]: 199n, [lkIn.pid]: 42 });
+  const other = (type: number) => lockBody(type, { [lkIn.owner]: 2n ** 63n + 1n });
+  assertEquals(harness.ask("SETLK", { nodeid: node }, own).errno, 0);
+  assertEquals(harness.ask("SETLK", { nodeid: node }, other(LK.RDLCK)).errno, E.AGAIN);
+  const found = harness.ask("GETLK", { nodeid: node }, other(LK.RDLCK)).view;
+  assertEquals([found.getBigUint64(0, true), found.getBigUint64(8, true)], [100n, 199n]);
+  assertEquals([found.getUint32(16, true), found.getUint32(20, true)], [LK.WRLCK, 42]);
+  // Another owner's close changes nothing.
+  harness.ask("FLUSH", { nodeid: node }, struct(24, { 16: 7n }));
+  assertEquals(harness.fileSystem.locks, 1);
+  harness.ask("FLUSH", { nodeid: node }, struct(24, { 16: 1n }));
+  assertEquals(harness.fileSystem.locks, 0);
+  const none = harness.ask("GETLK", { nodeid: node }, other(LK.RDLCK)).view;
+  assertEquals([none.getUint32(16, true), none.getBigUint64(8, true)], [LK.UNLCK, 0x7fffffffffffffffn]);
+  assertEquals(harness.ask("SETLK", { nodeid: node }, lockBody(3)).errno, E.INVAL);
+  assertEquals(
+    harness.ask("SETLK", { nodeid: node }, lockBody(0, { [lkIn.start]: 5n, [lkIn.end]: 4n })).errno,
+    E.INVAL,
+  );
+});
+
+Deno.test("FLUSH asks the file system only when a lock may be held", () => {
+  const asked: string[] = [];
+  const harness = new Harness({
+    pause: (operation) => {
+      asked.push(operation);
+      return null;
+    },
+  });
+  const { node } = create(harness, "a");
+  harness.ask("FLUSH", { nodeid: node }, struct(24, { 16: 1n }));
+  harness.ask("SETLK", { nodeid: node }, lockBody(LK.WRLCK));
+  harness.ask("SETLK", { nodeid: node }, lockBody(LK.UNLCK));
+  harness.ask("FLUSH", { nodeid: node }, struct(24, { 16: 1n }));
+  assertEquals(asked, ["create", "setLock", "setLock"]);
+});
+
+Deno.test("RELEASE drops the flock of the description that took it", () => {
+  const harness = new Harness();
+  const { node, fh } = create(harness, "a");
+  assertEquals(harness.ask("SETLK", { nodeid: node }, lockBody(LK.WRLCK, { [lkIn.lkFlags]: FUSE_LK_FLOCK })).errno, 0);
+  harness.ask("FLUSH", { nodeid: node }, struct(24, { 16: 1n }));
+  assertEquals(harness.fileSystem.locks, 1);
+  const flags = { [releaseIn.releaseFlags]: FUSE_RELEASE_FLOCK_UNLOCK, [releaseIn.lockOwner]: 1n };
+  assertEquals(release(harness, node, fh, flags).errno, 0);
+  assertEquals(harness.fileSystem.locks, 0);
+});
+
+Deno.test("SETLKW waits until the lock is free, INTERRUPT ends the wait with EINTR", () => {
+  const harness = new Harness();
+  const { node } = create(harness, "a");
+  harness.ask("SETLK", { nodeid: node }, lockBody(LK.WRLCK));
+  const first = harness.start("SETLKW", { nodeid: node, unique: 1000 }, lockBody(LK.WRLCK, { [lkIn.owner]: 2n }));
+  const second = harness.start("SETLKW", { nodeid: node, unique: 1002 }, lockBody(LK.WRLCK, { [lkIn.owner]: 3n }));
+  assertEquals([first.length.settled, second.length.settled, harness.session.inFlight], [false, false, 2]);
+  assertEquals(harness.ask("INTERRUPT", { unique: 1001 }, struct(8, { 0: 1000n })).errno, -1);
+  harness.scheduler.run();
+  assertEquals(first.reply().errno, E.INTR);
+  assertEquals(second.length.settled, false);
+  harness.ask("SETLK", { nodeid: node }, lockBody(LK.UNLCK));
+  harness.scheduler.run();
+  assertEquals(second.reply().errno, 0);
+  assertEquals(harness.session.inFlight, 0);
+});
+
+Deno.test("SETLKW finds a deadlock", () => {
+  const harness = new Harness();
+  const a = create(harness, "a").node, b = create(harness, "b").node;
+  const lock = (owner: bigint) => lockBody(LK.WRLCK, { [lkIn.owner]: owner });
+  harness.ask("SETLK", { nodeid: a }, lock(1n));
+  harness.ask("SETLK", { nodeid: b }, lock(2n));
+  harness.start("SETLKW", { nodeid: b, unique: 1000 }, lock(1n));
+  assertEquals(harness.start("SETLKW", { nodeid: a, unique: 1002 }, lock(2n)).reply().errno, E.DEADLK);
+});
+
+Deno.test("INTERRUPT of an unknown request asks the kernel to send it again", () => {
+  const harness = new Harness();
+  assertEquals(harness.ask("INTERRUPT", { unique: 5 }, struct(8, { 0: 4n })).errno, E.AGAIN);
+});
+
+Deno.test("undelivered() closes what an OPEN opened", () => {
+  const harness = new Harness();
+  const { node, fh } = create(harness, "a");
+  release(harness, node, fh);
+  const bytes = request({ opcode: FUSE.OPEN, nodeid: node }, struct(8));
+  const open = new FuseRequest(new Uint8Array(8192), 0, 4096);
+  open.bytes.set(bytes);
+  open.decode(bytes.length);
+  harness.run(harness.session.handle(open));
+  assertEquals(harness.fileSystem.opens, 1);
+  harness.run(harness.session.undelivered(open));
+  harness.run(harness.session.undelivered(open));
+  assertEquals([harness.fileSystem.opens, harness.session.openFiles], [0, 0]);
+});
+
+Deno.test("close() wakes waiting locks, drops all locks and releases all opens", () => {
+  const harness = new Harness();
+  const a = create(harness, "a"), b = create(harness, "b");
+  harness.ask("SETLK", { nodeid: a.node }, lockBody(LK.WRLCK));
+  harness.ask("SETLK", { nodeid: b.node }, lockBody(LK.RDLCK, { [lkIn.lkFlags]: FUSE_LK_FLOCK }));
+  const waiting = harness.start("SETLKW", { nodeid: a.node, unique: 1000 }, lockBody(LK.WRLCK, { [lkIn.owner]: 9n }));
+  harness.run(harness.session.close());
+  assertEquals(waiting.length.settled, true);
+  assertEquals([harness.fileSystem.opens, harness.fileSystem.locks, harness.session.openFiles], [0, 0, 0]);
+  assertEquals(lookup(harness, "a").errno, E.IO);
+});
+
+Deno.test("operations without a server: ENOSYS, ENOTTY, no reply", () => {
+  const harness = new Harness();
+  for (const [opcode, size] of [["ACCESS", 8], ["POLL", 24], ["BMAP", 16], ["SYNCFS", 8]] as const) {
+    assertEquals(harness.ask(opcode, {}, struct(size)).errno, E.NOSYS);
+  }
+  assertEquals(harness.ask("TMPFILE", {}, struct(16), "x").errno, E.NOSYS);
+  assertEquals(harness.ask("IOCTL", {}, struct(32)).errno, E.NOTTY);
+  assertEquals(harness.ask("FORGET", {}, struct(8)).errno, -1);
+  assertEquals(harness.ask("BATCH_FORGET", {}, struct(8)).errno, -1);
+  assertEquals(harness.ask("STATFS", {}).view.getUint32(40, true), 4096);
+  assertEquals(harness.ask("FSYNC", {}, struct(16)).errno, 0);
+  assertEquals(harness.ask("DESTROY", {}).errno, 0);
+});
+
+Deno.test("a read-only volume refuses mutations and writable opens", () => {
+  const harness = new Harness({ readOnly: true });
+  assertEquals(harness.ask("MKDIR", {}, struct(8), "d").errno, E.ROFS);
+  assertEquals(harness.ask("SETATTR", {}, struct(88)).errno, E.ROFS);
+  assertEquals(harness.ask("OPEN", {}, struct(8, { [openIn.flags]: 1 })).errno, E.ROFS);
+  assertEquals(harness.ask("GETATTR", {}, struct(16)).errno, 0);
+});
