@@ -38,11 +38,13 @@ export interface LogContents {
   note: string;
 }
 
-/** Reads all intact segments in order. A text is an error: this is not our log. Nothing is changed. */
-export function readLog(file: LogFile, storeSum: number): LogContents | string {
+/**
+ * Reads all intact segments from number `first` on, in order: those before were dropped, even if a power cut has brought
+ * one back. A text is an error: this is not our log. Nothing is changed.
+ */
+export function readLog(file: LogFile, storeSum: number, first: number): LogContents | string {
   const contents: LogContents = { segments: [], note: "" };
-  const numbers = file.segments();
-  for (const segment of numbers) {
+  for (const segment of file.segments().filter((number) => number >= first)) {
     const bytes = file.read(segment), head = readHead(bytes);
     if (head === null) {
       contents.note = `log segment ${segment} has no intact header`;
@@ -173,6 +175,9 @@ export class Log {
   /** Queues the record that starts at `start` of the writer and seals it. `position` 0: nobody will ever hold it. errno. */
   append(start: number, shard: number, position: number): number {
     const length = this.writer.length - start;
+    if (length + segmentHeadBytes > this.#limits.segmentBytes) {
+      throw new RangeError(`record of ${length} bytes in the log`);
+    }
     if (!this.#open || this.#end + length > this.#limits.segmentBytes) {
       const errno = this.#roll(start);
       if (errno !== 0) return errno;
@@ -209,6 +214,12 @@ export class Log {
     const errno = this.#file.syncNow();
     if (errno === 0) this.#synced = this.#written;
     return errno;
+  }
+
+  /** Number of the oldest segment that {@linkcode drop} will leave. */
+  firstNeeded(held: Held): number {
+    const kept = this.#segments.find((segment, i) => i === this.#segments.length - 1 || isHeld(segment, held));
+    return kept?.segment ?? this.#nextSegment;
   }
 
   /** Removes segments from the oldest on, except the last, until one is needed. All their records must be in the durable image. */

@@ -92,7 +92,10 @@ export interface StoreIdentity {
   storeCount: number;
 }
 
-/** Value of the store's own key. `starts` counts opens, `nextSegment` is above every log segment ever begun before the commit. */
+/**
+ * Value of the store's own key. `starts` counts opens, `firstSegment` is the oldest log segment still needed, `nextSegment`
+ * is above every one begun before the commit.
+ */
 export const storeRecord = struct({
   layoutVersion: u32,
   clusterId: text,
@@ -100,6 +103,7 @@ export const storeRecord = struct({
   storeIndex: u16,
   storeCount: u16,
   starts: u53,
+  firstSegment: u53,
   nextSegment: u53,
 });
 
@@ -190,7 +194,10 @@ export class Store {
     let empty = true;
     image.scan(new Uint8Array(1), new Uint8Array(4).fill(255), () => empty = false);
     if (!empty) return { error: "the image is not empty" };
-    image.put(storeKey, encode(storeRecord, { layoutVersion, ...identity, starts: 0, nextSegment: 1 }));
+    image.put(
+      storeKey,
+      encode(storeRecord, { layoutVersion, ...identity, starts: 0, firstSegment: 1, nextSegment: 1 }),
+    );
     const errno = image.commit();
     return errno === 0 ? null : { error: `the image cannot be written (errno ${errno})` };
   }
@@ -208,7 +215,7 @@ export class Store {
   static *#open(parts: StoreParts, identity: StoreIdentity): Task<Store | StoreError> {
     const record = readStoreRecord(parts.image, identity);
     if ("error" in record) return record;
-    const contents = readLog(parts.log, storeSum(identity));
+    const contents = readLog(parts.log, storeSum(identity), record.firstSegment);
     if (typeof contents === "string") return { error: contents };
     const store = new Store(parts, { ...storeLimits, ...parts.limits }, identity, record.starts + 1);
     const error = yield* store.#start(parts.log, contents, record.nextSegment);
@@ -556,8 +563,9 @@ export class Store {
         this.#image.put(new Key(shard, kind.usage, 7).u32(volume).done(), encode(usageRecord, usage));
       }
     }
-    const { starts, nextSegment } = { starts: this.#starts, nextSegment: this.#log.nextSegment };
-    this.#image.put(storeKey, encode(storeRecord, { layoutVersion, ...this.identity, starts, nextSegment }));
+    const segments = { firstSegment: this.#log.firstNeeded(this.#held), nextSegment: this.#log.nextSegment };
+    const record = { layoutVersion, ...this.identity, starts: this.#starts, ...segments };
+    this.#image.put(storeKey, encode(storeRecord, record));
   }
 
   /** Everything between the image as it was committed and the first operation. A text is an error. */
@@ -567,7 +575,7 @@ export class Store {
     const replayed = yield* this.#replay(contents);
     this.#allocator = this.#buildAllocator();
     const numbers = file.segments(), kept = replayed.kept;
-    for (const segment of numbers) if (segment > (kept.at(-1)?.segment ?? 0)) file.remove(segment);
+    for (const segment of numbers) if (!kept.some((one) => one.segment === segment)) file.remove(segment);
     this.#log = new Log({
       file,
       limits: this.#limits,
@@ -672,11 +680,13 @@ export class Store {
       const buffer = this.container.allocate((end - i) * granuleBytes),
         bytes = buffer.subarray(0, (end - i) * granuleBytes);
       const errno = yield* wait(this.container.read(blocks[i].block, bytes));
-      let good = errno === 0;
-      for (let at = 0; good && i < end; i++, at += granuleBytes) {
+      let good = true;
+      for (let at = 0; errno === 0 && good && i < end; i++, at += granuleBytes) {
         good = crc32(bytes.subarray(at, at + granuleBytes)) === blocks[i].crc;
       }
       this.container.release(buffer);
+      // Not being able to read is no reason to forget what was acknowledged: the start fails instead.
+      if (errno !== 0) throw new DecodeError(`block ${blocks[end - 1].block} cannot be read (errno ${errno})`);
       if (!good) return false;
     }
     return true;

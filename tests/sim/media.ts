@@ -224,6 +224,8 @@ export class MemoryImage implements Image {
 
 interface Segment {
   bytes: Uint8Array;
+  /** What the file held before, when it is a reused one. */
+  stale: Uint8Array | undefined;
   written: number;
   synced: number;
   /** False until a sync: a power cut may then take the whole segment away. */
@@ -260,9 +262,9 @@ export class MemoryLog implements LogFile {
     if (this.#segments.has(segment)) throw new Error(`log segment ${segment} exists`);
     const reused = this.#removed.values().next().value;
     if (this.#media.faults.diskFull && reused === undefined) return E.NOSPC;
-    const memory = reused?.bytes.length === bytes ? reused.bytes.slice() : new Uint8Array(bytes);
+    const stale = reused?.bytes.length === bytes ? reused.bytes : undefined;
     this.#removed.clear();
-    this.#current = { bytes: memory, written: 0, synced: 0, named: false };
+    this.#current = { bytes: stale?.slice() ?? new Uint8Array(bytes), stale, written: 0, synced: 0, named: false };
     this.#segments.set(segment, this.#current);
     return 0;
   }
@@ -324,9 +326,10 @@ export class MemoryLog implements LogFile {
     for (const [number, segment] of this.#removed) if (random.chance(0.5)) this.#segments.set(number, segment);
     this.#removed.clear();
     for (const [number, segment] of [...this.#segments]) {
-      this.#media.tear(segment.bytes, undefined, segment.synced, segment.written);
+      this.#media.tear(segment.bytes, segment.stale, segment.synced, segment.written);
       if (!segment.named && random.chance(0.5)) this.#segments.delete(number);
       segment.written = segment.synced = segment.bytes.length;
+      segment.stale = undefined;
       segment.named = true;
     }
   }
