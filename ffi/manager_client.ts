@@ -155,16 +155,21 @@ export class ManagerClient {
 
   /**
    * Repeats `operation` while the manager cannot be reached or says that a later attempt can succeed, until `signal`
-   * aborts; then the last failure is thrown. Only for operations that may be done twice.
+   * aborts; then the last failure is thrown. `unless` names refusals that are not waited for all the same. Only for
+   * operations that may be done twice.
    */
-  async patiently<T>(operation: () => Promise<T>, signal: AbortSignal): Promise<T> {
+  async patiently<T>(
+    operation: () => Promise<T>,
+    signal: AbortSignal,
+    unless: readonly FailureCode[] = [],
+  ): Promise<T> {
     let pauseMs: number = retryMs.first;
     for (;;) {
       try {
         return await operation();
       } catch (error) {
         if (!(error instanceof ManagerFailure) || signal.aborted) throw error;
-        if (!canRetry(error)) throw error;
+        if (!canRetry(error) || unless.includes(error.code)) throw error;
         await pause(Math.min(error.retryAfterMs ?? pauseMs, retryMs.longest), signal);
         pauseMs = Math.min(retryMs.longest, pauseMs * 2);
         if (signal.aborted) throw error;
