@@ -109,6 +109,7 @@ export class ServerHandshake {
   #nonce: Uint8Array;
   #hello: Hello | null = null;
   #version = 0;
+  #reply: { status: number; reply: HelloReply } | null = null;
   /** Who it is, once proved. */
   peer: PeerIdentity | null = null;
   /** Why the handshake was refused, for the log and (as data of the reply) for the peer. */
@@ -123,7 +124,11 @@ export class ServerHandshake {
   /** Answers HELLO: status 0 with a reply, or status.refused (then close the link). */
   onHello(hello: Hello): { status: number; reply?: HelloReply } {
     const { clusterId, serverId, store, incarnation, secret } = this.#identity;
-    if (this.#hello !== null) return this.#refuse("second HELLO on one link");
+    if (this.#reply !== null) {
+      // A frame that a network delivered twice gets the same answer; another peer on this link does not.
+      if (this.#hello?.session === hello.session && sameBytes(this.#hello.nonce, hello.nonce)) return this.#reply;
+      return this.#refuse("second HELLO on one link");
+    }
     if (!versionSpoken(hello.version)) {
       return this.#refuse(
         `protocol version ${hello.version} is not spoken here (${protocolVersionMin} to ${protocolVersion})`,
@@ -141,13 +146,14 @@ export class ServerHandshake {
     this.#hello = hello;
     this.#version = Math.min(hello.version, protocolVersion);
     const proof = proofOf(secret, "server", hello.nonce, this.#nonce);
-    return { status: 0, reply: { version: this.#version, serverId, incarnation, nonce: this.#nonce, proof } };
+    this.#reply = { status: 0, reply: { version: this.#version, serverId, incarnation, nonce: this.#nonce, proof } };
+    return this.#reply;
   }
 
   /** Answers PROVE: 0, and {@linkcode peer} is set; or status.refused (then close the link). */
   onProve(proof: Uint8Array): number {
     const hello = this.#hello;
-    if (hello === null || this.peer !== null) return this.#refuse("PROVE out of order").status;
+    if (hello === null) return this.#refuse("PROVE before HELLO").status;
     if (!sameBytes(proof, proofOf(this.#identity.secret, "client", hello.nonce, this.#nonce))) {
       return this.#refuse("the peer does not know the cluster's secret").status;
     }

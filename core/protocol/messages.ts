@@ -145,6 +145,11 @@ export const RECLAIM = message(
   }),
   nothing,
 );
+/**
+ * To a shard, in the slot of a mutation that was given up, with a higher sequence: does nothing, but once it is answered
+ * the older request can no longer take effect there, so that the slot is good for another.
+ */
+export const FENCE = message(5, "FENCE", nothing, nothing, true);
 
 export const LOOKUP = message(
   16,
