@@ -80,6 +80,7 @@ export class Checker {
   round(calls: readonly Call[]): void {
     const found = new Map<string, Possibility>();
     const search = new Search();
+    for (const call of calls) if (call.op.kind === "readdir") loosen(call, calls, this.possibilities);
     for (const possibility of this.possibilities) search.explain(possibility, calls, found);
     this.configurations += search.configurations;
     if (found.size === 0) throw new Inexplicable(search.report(calls));
@@ -117,6 +118,21 @@ export class Checker {
 
 function worldKey(state: State, pending: readonly Pending[]): string {
   return pending.map((p) => `${p.call.serial}:${p.done}`).join(",") + "|" + state.key;
+}
+
+/** Tells a listing which names a rename was changing while it ran. */
+function loosen(listing: Call, calls: readonly Call[], possibilities: readonly Possibility[]): void {
+  if (listing.op.kind !== "readdir") return;
+  const { dir } = listing.op, names = new Set<string>();
+  const visit = ({ op, observed, invokedMs, returnedMs }: Call) => {
+    if (op.kind !== "rename" || typeof observed === "number") return;
+    if (invokedMs > listing.returnedMs || returnedMs < listing.invokedMs) return;
+    if (op.dir === dir) names.add(op.name);
+    if (op.newDir === dir) names.add(op.newName);
+  };
+  calls.forEach(visit);
+  for (const { pending } of possibilities) for (const { call } of pending) visit(call);
+  if (names.size > 0) listing.op = { ...listing.op, loose: [...names] };
 }
 
 /** Where a search is: which phases are done, and the state they led to. */

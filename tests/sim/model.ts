@@ -2,9 +2,10 @@
  * What a POSIX volume is, as a value: a pure model that says whether an answer is right in a state and what the state
  * is afterwards. Immutable, so that the checker can try many orders; small, so that it can be trusted by reading.
  *
- * An operation is one or more phases, each of which happens at one moment. Most have one. Where sealfs promises less
- * than one moment (a read or write that touches chunks of several shards, attributes of an inode that is far from its
- * name), the phases say exactly what it promises instead.
+ * An operation is one or more phases, each of which happens at one moment. Where sealfs promises less than one moment
+ * for the whole, the phases say exactly what it promises instead: a read or write touches the chunks of several shards
+ * one by one; the inode that a name is taken from or given to changes a moment apart from the name; a listing that runs
+ * beside a rename may show it half done. Names alone (lookup, create, rename) are one moment, always.
  *
  * Inode numbers are those that the clients saw. The inode of a create whose answer was lost gets a negative number until
  * somebody sees it.
@@ -39,7 +40,8 @@ export type Op =
   | { kind: "append"; inode: number; length: number; tag: number }
   | { kind: "truncate"; inode: number; size: number }
   | { kind: "chmod"; inode: number; mode: number }
-  | { kind: "readdir"; dir: number }
+  /** `loose`: names that a rename under way is changing; a listing may show them or not. */
+  | { kind: "readdir"; dir: number; loose?: readonly string[] }
   | { kind: "setxattr"; inode: number; name: string; value: string; flags: number }
   | { kind: "getxattr"; inode: number; name: string }
   | { kind: "listxattr"; inode: number }
@@ -181,6 +183,8 @@ export class State {
     private readonly inodes: ReadonlyMap<number, Inode>,
     /** Unlinked files whose last close was not answered or not yet carried out: any answer will do. */
     private readonly limbo: ReadonlySet<number>,
+    /** Operations between two phases, by serial, and the inode they are about. */
+    private readonly work: ReadonlyMap<number, number>,
   ) {}
 
   /** A fresh volume. */
@@ -189,13 +193,14 @@ export class State {
       root.inode,
       new Map([[root.inode, { ...blank, mode: root.mode, nlink: 2, parent: root.inode }]]),
       new Set(),
+      new Map(),
     );
   }
 
   /** Equal for equal states. */
   get key(): string {
     return this.#key ??= [...this.inodes].sort((a, b) => a[0] - b[0]).map(([id, inode]) => `${id}:${keyOf(inode)}`)
-      .join("\n") + "|" + [...this.limbo].sort((a, b) => a - b).join(",");
+      .join("\n") + "|" + [...this.limbo].sort((a, b) => a - b).join(",") + sorted(this.work);
   }
 
   /** Numbers of directories, files and symbolic links that clients can know. */
@@ -224,7 +229,21 @@ export class State {
       if (inode === null) inodes.delete(id);
       else inodes.set(id, inode);
     }
-    return new State(this.root, inodes, limbo);
+    return new State(this.root, inodes, limbo, this.work);
+  }
+
+  /** This state with an operation half way, at `id`; null: it is through. */
+  #working(serial: number, id: number | null): State {
+    const work = new Map(this.work);
+    if (id === null) work.delete(serial);
+    else work.set(serial, id);
+    return new State(this.root, this.inodes, this.limbo, work);
+  }
+
+  /** What a name stands for. `inode` is undefined while its removal is half done. */
+  #at(dir: Inode, name: string): { id: number; inode: Inode | undefined } | null {
+    const id = dir.entries.get(name);
+    return id === undefined ? null : { id, inode: this.inodes.get(id) };
   }
 
   /** `id` with one name less: gone when it was the last and nobody has it open. */
@@ -250,7 +269,8 @@ export class State {
         entries === inode.entries && parent === inode.parent ? inode : { ...inode, parent, entries },
       );
     }
-    return new State(this.root, inodes, this.limbo);
+    const work = new Map([...this.work].map(([serial, id]) => [serial, rename(id)]));
+    return new State(this.root, inodes, this.limbo, work);
   }
 
   /** This state if `id` is what the client saw, the same with a nameless inode named, or null. */
@@ -397,7 +417,9 @@ export class State {
     }
     const existing = this.inodes.get(op.dir)?.entries.get(op.name);
     if (existing === undefined || op.exclusive) return this.#make(op, step, { ...blank, mode: S.IFREG | op.mode });
-    if (!isFile(this.inodes.get(existing)!)) return step.refused([E.EXIST, E.ISDIR, E.LOOP, E.INVAL], this);
+    const found = this.inodes.get(existing);
+    if (found === undefined) return [];
+    if (!isFile(found)) return step.refused([E.EXIST, E.ISDIR, E.LOOP, E.INVAL], this);
     if (step.unknown) return [this];
     if (seen === undefined) return [];
     const named = this.#identify(existing, seen.inode);
@@ -414,8 +436,9 @@ export class State {
 
   #unsureOpen(dir: number, name: string, open: boolean): State[] {
     const id = this.inodes.get(dir)?.entries.get(name);
-    if (id === undefined || !open) return [this];
-    return [this.#with([[id, { ...this.inodes.get(id)!, unsure: true }]])];
+    const inode = id === undefined ? undefined : this.inodes.get(id);
+    if (inode === undefined || !open) return [this];
+    return [this.#with([[id!, { ...inode, unsure: true }]])];
   }
 
   #open(op: Op & { kind: "open" }, step: Step): State[] {
@@ -438,65 +461,92 @@ export class State {
     return [this.#with([[op.inode, null]], new Set([...this.limbo, op.inode]))];
   }
 
+  /** Phase 0: the inode has a name less (or is gone). Phase 1: the name goes. */
   #unlink(op: Op & { kind: "unlink" }, step: Step): State[] {
+    if (step.phase === 1) return this.#dropName(op.dir, op.name, step);
     const errors = this.#dirErrors(op.dir);
     if (errors.length > 0) return step.refused(errors, this);
-    const dir = this.inodes.get(op.dir)!, id = dir.entries.get(op.name);
-    if (id === undefined) return step.refused([E.NOENT], this);
-    if (isDir(this.inodes.get(id)!)) return step.refused([E.ISDIR, E.PERM], this);
-    if (!step.succeeded) return [];
-    const entries = new Map(dir.entries);
-    entries.delete(op.name);
-    return [this.#unlinked(id, [[op.dir, { ...dir, entries }]])];
+    const at = this.#at(this.inodes.get(op.dir)!, op.name);
+    if (at === null) return step.refused([E.NOENT], this);
+    if (at.inode === undefined) return [];
+    if (isDir(at.inode)) return step.refused([E.ISDIR, E.PERM], this);
+    return step.succeeded ? [this.#unlinked(at.id, []).#working(step.serial, at.id)] : [];
   }
 
   #rmdir(op: Op & { kind: "rmdir" }, step: Step): State[] {
+    if (step.phase === 1) return this.#dropName(op.dir, op.name, step);
     const errors = this.#dirErrors(op.dir);
     if (errors.length > 0) return step.refused(errors, this);
-    const dir = this.inodes.get(op.dir)!, id = dir.entries.get(op.name);
-    if (id === undefined) return step.refused([E.NOENT], this);
-    const victim = this.inodes.get(id)!;
-    if (!isDir(victim)) return step.refused([E.NOTDIR], this);
-    if (victim.entries.size > 0) return step.refused([E.NOTEMPTY, E.EXIST], this);
-    if (!step.succeeded) return [];
+    const at = this.#at(this.inodes.get(op.dir)!, op.name);
+    if (at === null) return step.refused([E.NOENT], this);
+    if (at.inode === undefined) return [];
+    if (!isDir(at.inode)) return step.refused([E.NOTDIR], this);
+    if (at.inode.entries.size > 0) return step.refused([E.NOTEMPTY, E.EXIST], this);
+    return step.succeeded ? [this.#with([[at.id, null]]).#working(step.serial, at.id)] : [];
+  }
+
+  /** The name that the operation's first phase was about goes. */
+  #dropName(dirId: number, name: string, step: Step): State[] {
+    const id = this.work.get(step.serial);
+    if (id === undefined) return step.unknown ? [this] : [];
+    const dir = this.inodes.get(dirId);
+    if (dir?.entries.get(name) !== id) return [];
     const entries = new Map(dir.entries);
-    entries.delete(op.name);
-    return [this.#with([[op.dir, { ...dir, entries, nlink: dir.nlink - 1 }], [id, null]])];
+    entries.delete(name);
+    const nlink = dir.nlink - (step.op.kind === "rmdir" ? 1 : 0);
+    return [this.#with([[dirId, { ...dir, entries, nlink }]]).#working(step.serial, null)];
   }
 
   /** Everything that speaks against a rename: the server may report whichever it meets first. */
   #renameErrors(op: Op & { kind: "rename" }): number[] {
     const errors = [...this.#dirErrors(op.dir), ...this.#dirErrors(op.newDir)];
     if (errors.length > 0) return errors;
-    const id = this.inodes.get(op.dir)!.entries.get(op.name);
-    const victimId = this.inodes.get(op.newDir)!.entries.get(op.newName);
+    const source = this.#at(this.inodes.get(op.dir)!, op.name);
+    const target = this.#at(this.inodes.get(op.newDir)!, op.newName);
     const noReplace = (op.flags & 1) !== 0, exchange = (op.flags & 2) !== 0;
-    if (id === undefined) errors.push(E.NOENT);
-    if (victimId === undefined && exchange) errors.push(E.NOENT);
-    if (victimId !== undefined && noReplace) errors.push(E.EXIST);
-    if (id === undefined) return errors;
-    const moved = this.inodes.get(id)!, victim = victimId === undefined ? undefined : this.inodes.get(victimId)!;
-    if (isDir(moved) && this.#isAbove(id, op.newDir)) errors.push(E.INVAL);
-    if (victim === undefined) return errors;
+    if (source === null) errors.push(E.NOENT);
+    if (target === null && exchange) errors.push(E.NOENT);
+    if (target !== null && noReplace) errors.push(E.EXIST);
+    if (source === null || source.inode === undefined) return errors;
+    if (isDir(source.inode) && this.#isAbove(source.id, op.newDir)) errors.push(E.INVAL);
+    if (target === null || target.inode === undefined || target.id === source.id) return errors;
     if (exchange) {
-      if (isDir(victim) && this.#isAbove(victimId!, op.dir)) errors.push(E.INVAL);
+      if (isDir(target.inode) && this.#isAbove(target.id, op.dir)) errors.push(E.INVAL);
       return errors;
     }
-    if (id === victimId) return errors;
-    if (isDir(moved) && !isDir(victim)) errors.push(E.NOTDIR);
-    if (!isDir(moved) && isDir(victim)) errors.push(E.ISDIR);
-    if (isDir(victim) && victim.entries.size > 0) errors.push(E.NOTEMPTY, E.EXIST);
+    if (isDir(source.inode) && !isDir(target.inode)) errors.push(E.NOTDIR);
+    if (!isDir(source.inode) && isDir(target.inode)) errors.push(E.ISDIR);
+    if (isDir(target.inode) && target.inode.entries.size > 0) errors.push(E.NOTEMPTY, E.EXIST);
     return errors;
   }
 
+  /** Phase 0: a directory that is replaced goes. Phase 1: the names, at once. Phase 2: a file that was replaced has a name less. */
   #rename(op: Op & { kind: "rename" }, step: Step): State[] {
+    const half = this.work.get(step.serial);
+    if (step.phase === 2) {
+      if (half === undefined) return [this];
+      return this.inodes.has(half) ? [this.#unlinked(half, []).#working(step.serial, null)] : [];
+    }
     const errors = this.#renameErrors(op);
     if (errors.length > 0) return step.refused(errors, this);
     if (!step.succeeded) return [];
-    const id = this.inodes.get(op.dir)!.entries.get(op.name)!;
-    const victimId = this.inodes.get(op.newDir)!.entries.get(op.newName);
-    if (id === victimId) return [this];
+    const source = this.#at(this.inodes.get(op.dir)!, op.name)!;
+    const target = this.#at(this.inodes.get(op.newDir)!, op.newName);
+    if (source.inode === undefined) return [];
+    if (source.id === target?.id) return half === undefined ? [this] : [];
     const exchange = (op.flags & 2) !== 0;
+    const replacesDirectory = target !== null && !exchange && target.inode !== undefined && isDir(target.inode);
+    if (step.phase === 0) {
+      return replacesDirectory ? [this.#with([[target.id, null]]).#working(step.serial, target.id)] : [this];
+    }
+    if (replacesDirectory || half !== undefined && half !== target?.id) return [];
+    if (target !== null && target.inode === undefined && half === undefined) return [];
+    const next = this.#moveNames(op, source.id, target?.id, half !== undefined);
+    const replacesFile = target !== null && !exchange && half === undefined;
+    return [next.#working(step.serial, replacesFile ? target.id : null)];
+  }
+
+  #moveNames(op: Op & { kind: "rename" }, id: number, targetId: number | undefined, replacesDirectory: boolean): State {
     const changes = new Map<number, Inode>();
     const edit = (at: number, change: (inode: Inode) => Partial<Inode>) => {
       const inode = changes.get(at) ?? this.inodes.get(at)!;
@@ -515,33 +565,35 @@ export class State {
       edit(from, (inode) => ({ nlink: inode.nlink - 1 }));
       edit(to, (inode) => ({ nlink: inode.nlink + 1 }));
     };
-    put(op.dir, op.name, exchange ? victimId : undefined);
+    const exchange = (op.flags & 2) !== 0;
+    put(op.dir, op.name, exchange ? targetId : undefined);
     put(op.newDir, op.newName, id);
     move(id, op.dir, op.newDir);
-    if (victimId === undefined) return [this.#with([...changes])];
-    if (exchange) {
-      move(victimId, op.newDir, op.dir);
-      return [this.#with([...changes])];
-    }
-    if (isDir(this.inodes.get(victimId)!)) edit(op.newDir, (inode) => ({ nlink: inode.nlink - 1 }));
-    return [this.#unlinked(victimId, [...changes])];
+    if (exchange) move(targetId!, op.newDir, op.dir);
+    if (replacesDirectory) edit(op.newDir, (inode) => ({ nlink: inode.nlink - 1 }));
+    return this.#with([...changes]);
   }
 
+  /** Phase 0: the inode has a name more. Phase 1: the name comes. */
   #link(op: Op & { kind: "link" }, step: Step): State[] {
+    if (step.phase === 1) {
+      const id = this.work.get(step.serial), dir = this.inodes.get(op.dir);
+      if (id === undefined) return step.unknown ? [this] : [];
+      if (dir === undefined || dir.entries.has(op.name)) return [];
+      const entries = new Map(dir.entries).set(op.name, id);
+      return [this.#with([[op.dir, { ...dir, entries }]]).#working(step.serial, null)];
+    }
     const inode = this.inodes.get(op.inode);
     const errors = this.#dirErrors(op.dir).slice();
-    if (this.limbo.has(op.inode) && !step.succeeded && !step.unknown) return [this];
+    if (this.limbo.has(op.inode) && !step.succeeded) return [this];
     if (inode === undefined || inode.nlink === 0) errors.push(...gone);
     else if (isDir(inode)) errors.push(E.PERM);
-    const dir = this.inodes.get(op.dir);
-    if (dir?.entries.has(op.name)) errors.push(E.EXIST);
+    if (this.inodes.get(op.dir)?.entries.has(op.name)) errors.push(E.EXIST);
     if (errors.length > 0) return step.refused(errors, this);
     if (!step.succeeded) return [];
-    const next = this.#with([
-      [op.dir, { ...dir!, entries: new Map(dir!.entries).set(op.name, op.inode) }],
-      [op.inode, { ...inode!, nlink: inode!.nlink + 1 }],
-    ]);
-    return step.unknown || next.#sees(op.inode, step.success!.seen) ? [next] : [];
+    const next = this.#with([[op.inode, { ...inode!, nlink: inode!.nlink + 1 }]]);
+    if (!step.unknown && !next.#sees(op.inode, step.success!.seen)) return [];
+    return [next.#working(step.serial, op.inode)];
   }
 
   #read(op: Op & { kind: "read" }, step: Step): State[] {
@@ -607,15 +659,16 @@ export class State {
   #readdir(op: Op & { kind: "readdir" }, step: Step): State[] {
     const errors = this.#dirErrors(op.dir);
     if (errors.length > 0) return step.refused(errors, this);
-    const entries = step.success?.entries;
-    const mine = this.inodes.get(op.dir)!.entries;
-    if (entries === undefined || entries.length !== mine.size) return [];
+    if (step.success?.entries === undefined) return [];
+    const firm = (name: string) => op.loose === undefined || !op.loose.includes(name);
+    const entries = step.success.entries.filter(([name]) => firm(name));
+    if (entries.length !== [...this.inodes.get(op.dir)!.entries.keys()].filter(firm).length) return [];
     // deno-lint-ignore no-this-alias
     let state: State = this;
     for (const [name, inode, type] of entries) {
-      const id = state.inodes.get(op.dir)!.entries.get(name);
-      if (id === undefined || type !== state.inodes.get(id)!.mode >> 12) return [];
-      const named = state.#identify(id, inode);
+      const at = state.#at(state.inodes.get(op.dir)!, name);
+      if (at === null || at.inode !== undefined && type !== at.inode.mode >> 12) return [];
+      const named = state.#identify(at.id, inode);
       if (named === null) return [];
       state = named;
     }
@@ -726,9 +779,13 @@ export function phasesOf(op: Op, observed: Observed): readonly number[] {
   switch (op.kind) {
     case "lookup":
     case "truncate":
-      return [0, 1];
     case "create":
+    case "unlink":
+    case "rmdir":
+    case "link":
       return [0, 1];
+    case "rename":
+      return [0, 1, 3];
     case "open":
       return op.truncate ? [0, 1, 3] : one;
     case "read":
