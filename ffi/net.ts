@@ -28,6 +28,9 @@ const acceptPauseMs = 100;
 /** A Unix link over sooner than this, having brought no more than a HELLO's frames, was the wrong server's. */
 const briefLinkMs = 2000;
 const briefLinkFrames = 2;
+const flushPassesMax = 4;
+/** Links of one turn up to which each is flushed by a plain send. */
+const directLinksMax = 4;
 /** How long the list of this host's addresses is believed. */
 const ownAddressesMs = 30_000;
 // TCP notices a dead host after keepIdle + keepCount * keepInterval seconds, or userTimeout with data under way.
@@ -208,10 +211,14 @@ export class SocketNetwork implements Network {
   }
 
   #flush(): void {
-    if (this.#dirty.length === 0) return;
-    const dirty = this.#dirty;
-    this.#dirty = [];
-    for (const link of dirty) link.flush();
+    // Flushing may end links, which come by once more to let go of their descriptors.
+    for (let pass = 0; pass < flushPassesMax && this.#dirty.length > 0; pass++) {
+      const dirty = this.#dirty;
+      this.#dirty = [];
+      const way = dirty.length <= directLinksMax ? "direct" : "ring";
+      for (const link of dirty) link.flush(way);
+    }
+    if (this.#dirty.length > 0) this.#reactor.defer(() => {});
   }
 
   #connectHost(link: SocketLink, serverId: number, host: string, port: number): void {

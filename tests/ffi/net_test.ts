@@ -8,6 +8,7 @@ import { libc } from "../../ffi/libc.ts";
 import type { SocketLink } from "../../ffi/link.ts";
 import { type NetworkOptions, SocketNetwork } from "../../ffi/net.ts";
 import { Reactor } from "../../ffi/reactor.ts";
+import type { RingOptions } from "../../ffi/ring.ts";
 
 interface Bench {
   reactor: Reactor;
@@ -22,8 +23,12 @@ interface Bench {
 
 let nextServerId = 1000;
 
-function withNetwork(body: (bench: Bench) => void, options: NetworkOptions = {}): void {
-  const reactor = new Reactor({ arenaBytes: 512 << 20 });
+function withNetwork(
+  body: (bench: Bench) => void,
+  options: NetworkOptions = {},
+  ring: Partial<RingOptions> = {},
+): void {
+  const reactor = new Reactor({ arenaBytes: 512 << 20, ring });
   const network = new SocketNetwork(reactor, { avoidUnixMs: 0, ...options });
   const bench: Bench = {
     reactor,
@@ -124,17 +129,22 @@ function stream(bench: Bench, plan: number[], link: SocketLink, other: SocketLin
 }
 
 for (const kind of ["tcp", "unix"] as const) {
-  Deno.test(`SocketLink carries thousands of frames of all sizes both ways over ${kind}`, () =>
-    withNetwork((bench) => {
-      const link = connect(bench, kind);
-      link.onClose = (reason) => assert(false, reason);
-      bench.until(() => bench.accepted.length === 1);
-      const there = stream(bench, lengths(3000, 1), link, bench.accepted[0]);
-      const back = stream(bench, lengths(3000, 2), bench.accepted[0], link);
-      bench.until(() => there() && back());
-      const { framesIn, framesOut, badFrames } = bench.network.statistics();
-      assertEquals({ framesIn, framesOut, badFrames }, { framesIn: 6000, framesOut: 6000, badFrames: 0 });
-    }));
+  for (const links of [1, 6]) {
+    Deno.test(`SocketLink carries thousands of frames of all sizes both ways over ${links} x ${kind}`, () =>
+      withNetwork((bench) => {
+        const count = 3000 / links, done: (() => boolean)[] = [];
+        for (let i = 0; i < links; i++) {
+          const link = connect(bench, kind);
+          link.onClose = (reason) => assert(false, reason);
+          bench.until(() => bench.accepted.length === i + 1 && !link.connecting);
+          done.push(stream(bench, lengths(count, 1 + i), link, bench.accepted[i]));
+          done.push(stream(bench, lengths(count, 100 + i), bench.accepted[i], link));
+        }
+        bench.until(() => done.every((all) => all()));
+        const { framesIn, framesOut, badFrames } = bench.network.statistics();
+        assertEquals({ framesIn, framesOut, badFrames }, { framesIn: 6000, framesOut: 6000, badFrames: 0 });
+      }));
+  }
 
   Deno.test(`SocketLink.send() of one turn leaves as one send over ${kind}`, () =>
     withNetwork((bench) => {
@@ -193,6 +203,21 @@ for (const kind of ["tcp", "unix"] as const) {
       assert(closed >= 1800, `${closed} closed`);
     }));
 }
+
+Deno.test("SocketLink loses nothing when completions overflow the ring all the time", () =>
+  withNetwork(
+    (bench) => {
+      const done: (() => boolean)[] = [];
+      for (let i = 0; i < 20; i++) {
+        const link = connect(bench, i % 2 === 0 ? "unix" : "tcp");
+        bench.until(() => bench.accepted.length === i + 1 && !link.connecting);
+        done.push(stream(bench, lengths(150, 1 + i), link, bench.accepted[i]));
+      }
+      bench.until(() => done.every((all) => all()));
+    },
+    {},
+    { entries: 4, completions: 8, flushEvery: 2 },
+  ));
 
 Deno.test("SocketLink closes and counts a frame whose length is not allowed, reading nothing behind it", () =>
   withNetwork((bench) => {
