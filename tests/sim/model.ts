@@ -181,7 +181,7 @@ export class State {
   private constructor(
     readonly root: number,
     private readonly inodes: ReadonlyMap<number, Inode>,
-    /** Unlinked files whose last close was not answered or not yet carried out: any answer will do. */
+    /** Files without a name that nobody has open: any answer will do, they may be gone or on their way. */
     private readonly limbo: ReadonlySet<number>,
     /** Operations between two phases, by serial, and the inode they are about. */
     private readonly work: ReadonlyMap<number, number>,
@@ -246,14 +246,11 @@ export class State {
     return id === undefined ? null : { id, inode: this.inodes.get(id) };
   }
 
-  /** `id` with one name less: gone when it was the last and nobody has it open. */
-  #unlinked(id: number, changes: [number, Inode | null][]): State {
-    const at = changes.findLast(([changed]) => changed === id)?.[1] ?? this.inodes.get(id)!;
-    const left = { ...at, nlink: at.nlink - 1 };
-    if (isDir(at)) return this.#with([...changes, [id, null]]);
-    if (left.nlink > 0 || at.opens.size > 0) return this.#with([...changes, [id, left]]);
-    const limbo = at.unsure ? new Set([...this.limbo, id]) : this.limbo;
-    return this.#with([...changes, [id, null]], limbo);
+  /** File `id` with one name less: gone when it was the last and nobody has it open. */
+  #unlinked(id: number): State {
+    const at = this.inodes.get(id)!, left = { ...at, nlink: at.nlink - 1 };
+    if (left.nlink > 0 || at.opens.size > 0) return this.#with([[id, left]]);
+    return this.#with([[id, null]], new Set([...this.limbo, id]));
   }
 
   /** The state with the inode of a lost answer named, now that somebody saw it. */
@@ -403,7 +400,7 @@ export class State {
     if (dir.entries.has(op.name)) return step.refused([E.EXIST], this);
     if (!step.succeeded) return [];
     const id = step.success?.seen?.inode ?? -step.serial;
-    if (this.inodes.has(id)) return [];
+    if (this.inodes.has(id) || this.limbo.has(id)) return [];
     const nlink = dir.nlink + (isDir(made) ? 1 : 0);
     const next = this.#with([[op.dir, { ...dir, nlink, entries: new Map(dir.entries).set(op.name, id) }], [id, made]]);
     return step.unknown || op.kind === "create" || next.#sees(id, step.success!.seen) ? [next] : [];
@@ -470,7 +467,7 @@ export class State {
     if (at === null) return step.refused([E.NOENT], this);
     if (at.inode === undefined) return [];
     if (isDir(at.inode)) return step.refused([E.ISDIR, E.PERM], this);
-    return step.succeeded ? [this.#unlinked(at.id, []).#working(step.serial, at.id)] : [];
+    return step.succeeded ? [this.#unlinked(at.id).#working(step.serial, at.id)] : [];
   }
 
   #rmdir(op: Op & { kind: "rmdir" }, step: Step): State[] {
@@ -525,7 +522,7 @@ export class State {
     const half = this.work.get(step.serial);
     if (step.phase === 2) {
       if (half === undefined) return [this];
-      return this.inodes.has(half) ? [this.#unlinked(half, []).#working(step.serial, null)] : [];
+      return this.inodes.has(half) ? [this.#unlinked(half).#working(step.serial, null)] : [];
     }
     const errors = this.#renameErrors(op);
     if (errors.length > 0) return step.refused(errors, this);
@@ -637,11 +634,19 @@ export class State {
     });
   }
 
+  /** One moment within chunk 0. Beyond it the far bytes come first (phase 0), then the size and the rest (phase 1). */
   #append(op: Op & { kind: "append" }, step: Step): State[] {
     return this.#onFile(op.inode, step, (inode) => {
       if (!step.unknown && step.success!.offset !== inode.size) return [];
-      const put = { start: inode.size, end: inode.size + op.length, tag: op.tag, origin: inode.size };
-      return [this.#with([[op.inode, { ...inode, size: put.end, stretches: layStretch(inode.stretches, put) }]])];
+      const start = inode.size, end = start + op.length, put = { start, end, tag: op.tag, origin: start };
+      if (step.phase === 1 || end <= chunkBytes) {
+        const near = { ...put, end: Math.min(end, Math.max(start, chunkBytes)) };
+        const whole = step.phase === 0 || step.unknown;
+        const stretches = layStretch(inode.stretches, whole ? put : near);
+        return [this.#with([[op.inode, { ...inode, size: end, stretches }]])];
+      }
+      const stretches = layStretch(inode.stretches, { ...put, start: Math.max(start, chunkBytes) });
+      return [this.#with([[op.inode, { ...inode, stretches }]])];
     });
   }
 
@@ -786,6 +791,8 @@ export function phasesOf(op: Op, observed: Observed): readonly number[] {
       return [0, 1];
     case "rename":
       return [0, 1, 3];
+    case "append":
+      return observed !== null && (observed.offset ?? 0) + op.length > chunkBytes ? [0, 1] : one;
     case "open":
       return op.truncate ? [0, 1, 3] : one;
     case "read":
