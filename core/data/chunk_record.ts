@@ -74,6 +74,15 @@ export function encodeChunk(record: ChunkRecord): Uint8Array {
   return bytes;
 }
 
+/** Blocks that a stored record names. */
+export function blocksOf(value: Uint8Array): number {
+  let count = 0;
+  for (let at = chunkHeadBytes; at + granuleEntryBytes <= value.length; at += granuleEntryBytes) {
+    if (blockAt(value, at) !== 0) count++;
+  }
+  return count;
+}
+
 /** Calls `visit` with each granule that differs between two stored records (absent = empty). A block of 0 is a hole. */
 export function diffChunks(
   old: Uint8Array | undefined,

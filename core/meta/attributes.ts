@@ -61,6 +61,8 @@ export const inodeFlags = {
   sealed: 1,
   /** Contents are inline in the image (regular files up to the inline limit). */
   inline: 2,
+  /** Chunks > 0 may exist, on other shards. Set before the first of them is written. */
+  far: 4,
 } as const;
 
 /** True for a directory's mode. */

@@ -21,11 +21,12 @@
  * | N    | n u56                                        | driver's intent: core/meta/intent.ts |
  * | S    | driver shard u16, n u56, step u8             | outcome of an applied step: core/meta/intent.ts |
  * | R    | session u56, slot u16                        | {@linkcode replyRecord}: the last answer in that slot |
- * | G    | volume u32, server u32                       | credit granted to a server (only in the shard of the volume's root) |
+ * | A    | session u56 (shard 0xfffe only)              | one byte: the session has held opens or locks in this store |
+ * | G    | volume u32, server u32, store u16                   | credit granted to a server (only in the shard of the volume's root) |
  *
  * Opens and locks are not stored: after a server's start the sessions claim them again (core/server/grace.ts).
  *
- * Shard 0xffff holds what belongs to the store itself (store/store.ts).
+ * Shards 0xffff and 0xfffe hold what belongs to the store itself (store/store.ts).
  *
  * @module
  */
@@ -58,12 +59,17 @@ export const targetBytesMax = 4095;
 export const xattrBytesMax = 65536;
 /** Shard number that no shard has: the store's own keys. */
 export const storeShard = 0xffff;
+/** Shard number of records that stay with the store when shards move (kind A). */
+export const localShard = 0xfffe;
 /** Bits of an inode number below the shard. */
 export const sequenceLimit = 2 ** 41;
 /** Sequences of volume roots start here: 2^40 + volume id. Ordinary ones stay below. */
 export const rootSequence = 2 ** 40;
 /** Largest regular file, 8 TiB * 2: chunk numbers fit u32 and offsets a double exactly. */
 export const fileBytesMax = 2 ** 43;
+
+/** Most names a file can have. */
+export const linksMax = 2 ** 31 - 1;
 
 /** Kinds of keys: the ASCII letters of the table above. */
 export const kind = {
@@ -83,6 +89,7 @@ export const kind = {
   step: 0x53,
   reply: 0x52,
   credit: 0x47,
+  session: 0x41,
 } as const;
 
 /** Shard of an inode number. */

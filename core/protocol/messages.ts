@@ -342,6 +342,7 @@ export const STEP = message(
     action: bytes,
   }),
   struct({ errno: u32, outcome: bytes }),
+  true,
 );
 /**
  * Store message: removes data of an inode in [start, end) from chunks > 0 in `shards` (empty = all of this store) and

@@ -1,0 +1,86 @@
+/**
+ * Who has which inode open. In memory: after a start each session claims again what it holds (RECLAIM), and until all
+ * sessions that the store remembers have done so, or are dead, nothing that might be open is deleted ("grace").
+ *
+ * @module
+ */
+
+/** Open inodes of a store. */
+export class Opens {
+  /** Inode -> session -> highest open id. */
+  #byInode = new Map<number, Map<number, number>>();
+  #bySession = new Map<number, Set<number>>();
+  /** Sessions that have not claimed yet. */
+  #awaited = new Set<number>();
+
+  /** Begins grace: these sessions are waited for. */
+  await(sessions: Iterable<number>): void {
+    for (const session of sessions) this.#awaited.add(session);
+  }
+
+  /** True while some session has not claimed what it holds. */
+  get grace(): boolean {
+    return this.#awaited.size > 0;
+  }
+
+  /** Sessions still waited for. */
+  get awaited(): ReadonlySet<number> {
+    return this.#awaited;
+  }
+
+  /** The session has claimed, or is dead. True when that ended the grace. */
+  claimed(session: number): boolean {
+    return this.#awaited.delete(session) && this.#awaited.size === 0;
+  }
+
+  /** Registers an open. */
+  open(session: number, inode: number, openId: number): void {
+    let sessions = this.#byInode.get(inode);
+    if (sessions === undefined) this.#byInode.set(inode, sessions = new Map());
+    sessions.set(session, Math.max(openId, sessions.get(session) ?? 0));
+    const inodes = this.#bySession.get(session);
+    if (inodes === undefined) this.#bySession.set(session, new Set([inode]));
+    else inodes.add(inode);
+  }
+
+  /** Ends the session's open unless a later one (higher id) has come. True when nobody has the inode open any more. */
+  close(session: number, inode: number, openId: number): boolean {
+    const sessions = this.#byInode.get(inode);
+    const held = sessions?.get(session);
+    if (sessions === undefined || held === undefined || held > openId) return false;
+    sessions.delete(session);
+    this.#bySession.get(session)?.delete(inode);
+    if (sessions.size > 0) return false;
+    this.#byInode.delete(inode);
+    return true;
+  }
+
+  /** The session is dead: ends its opens and returns the inodes that nobody has open any more. */
+  drop(session: number): number[] {
+    const freed: number[] = [];
+    for (const inode of this.#bySession.get(session) ?? []) {
+      const sessions = this.#byInode.get(inode)!;
+      sessions.delete(session);
+      if (sessions.size > 0) continue;
+      this.#byInode.delete(inode);
+      freed.push(inode);
+    }
+    this.#bySession.delete(session);
+    return freed;
+  }
+
+  /** True when a session has the inode open, or might have (grace). */
+  mayBeOpen(inode: number): boolean {
+    return this.#awaited.size > 0 || this.#byInode.has(inode);
+  }
+
+  /** Inodes that are open. */
+  inodes(): number[] {
+    return [...this.#byInode.keys()];
+  }
+
+  /** Sessions that have something open. */
+  sessions(): number[] {
+    return [...this.#bySession.keys()];
+  }
+}

@@ -1,0 +1,165 @@
+/**
+ * FALLOCATE and CUT: space of files without bytes from the client.
+ *
+ * Blocks are not reserved ahead (new data always goes to free blocks), so plain allocation checks that the volume has
+ * room now and sets the size. Punching and zeroing work on chunk 0 here and on far chunks by CUT; they are done again
+ * by a retry and are not atomic, as on other file systems.
+ *
+ * @module
+ */
+
+import { blocksOf, chunkBytesMax, granuleBytes } from "../../data/chunk_record.ts";
+import { E, failed } from "../../errno.ts";
+import type { Task } from "../../task.ts";
+import { type Attributes, inodeFlags, isRegular } from "../attributes.ts";
+import { type Answer, answerErrno, type Engine, type Request } from "../engine.ts";
+import { chunkKey, fileBytesMax, inodeKey, keyNumber, kind, shardOf } from "../layout.ts";
+import { Plan } from "../plan.ts";
+import { cutEverywhere, shardsOf } from "../reaper.ts";
+import { chunkShards } from "./setattr.ts";
+import { encodeFloor, floorOf } from "./write.ts";
+
+/** Modes of fallocate(2) (include/uapi/linux/falloc.h). */
+export const fallocateMode = { keepSize: 1, punchHole: 2, zeroRange: 16 } as const;
+/** Chunks that one record of CUT may drop. */
+const chunksPerRecord = 512;
+
+/** FALLOCATE. EOPNOTSUPP for modes that are not offered, EFBIG, ENOSPC, EINVAL. */
+export function* fallocate(engine: Engine, request: Request): Task<Answer> {
+  const { inode, mode, offset, length } = request.body, lock = String(inode), owner = engine.newOwner();
+  const { keepSize, punchHole, zeroRange } = fallocateMode;
+  if (![0, keepSize, punchHole | keepSize, zeroRange, zeroRange | keepSize].includes(mode)) {
+    return answerErrno(E.OPNOTSUPP);
+  }
+  if (length === 0) return answerErrno(E.INVAL);
+  if (offset + length > fileBytesMax) return answerErrno(E.FBIG);
+  yield* engine.inodes.acquire(lock, owner);
+  const answer = yield* allocateLocked(engine, request);
+  engine.inodes.release(lock, owner);
+  return answer;
+}
+
+function* allocateLocked(engine: Engine, request: Request): Task<Answer> {
+  const { inode, mode, offset, length } = request.body;
+  const file = engine.inode(inode);
+  if (failed(file)) return answerErrno(file);
+  if (!isRegular(file.mode)) return answerErrno(E.NODEV);
+  const plan = new Plan(), end = offset + length;
+  let bytesDelta = 0, done = () => {};
+  if ((mode & (fallocateMode.punchHole | fallocateMode.zeroRange)) === 0) {
+    const errno = yield* engine.credit.reserve(file.volume, length, 0);
+    if (errno !== 0) return answerErrno(errno);
+    engine.credit.settle(file.volume, length, 0);
+  } else {
+    const zeroed = yield* zeroRange(engine, plan, file, offset, Math.min(end, file.size));
+    if (typeof zeroed === "number") return answerErrno(zeroed);
+    ({ bytesDelta, done } = zeroed);
+  }
+  const now = engine.inode(inode);
+  if (failed(now)) {
+    done();
+    return answerErrno(now);
+  }
+  if ((mode & fallocateMode.keepSize) === 0) now.size = Math.max(now.size, end);
+  now.blocks = Math.max(0, now.blocks + bytesDelta / 512);
+  now.mtime = now.ctime = engine.stamp(now);
+  plan.attributes(now);
+  const answer = engine.answer(request, plan, {});
+  done();
+  return answer;
+}
+
+/** Makes [start, end) zeros. errno, or what the record has to know. */
+function* zeroRange(
+  engine: Engine,
+  plan: Plan,
+  file: Attributes,
+  start: number,
+  end: number,
+): Task<number | { bytesDelta: number; done: () => void }> {
+  const shard = shardOf(file.inode);
+  let bytesDelta = 0;
+  if (end > chunkBytesMax && (file.flags & inodeFlags.far) !== 0) {
+    const far = Math.max(start, chunkBytesMax);
+    const cut = { inode: file.inode, gen: file.gen, start: far, end, forget: false, floor: false };
+    const errno = yield* cutEverywhere(engine, { ...cut, shards: chunkShards(engine, file.inode, far, end) });
+    if (errno !== 0) return errno;
+  }
+  const key = inodeKey(shard, kind.data, file.inode), inline = engine.store.get(key)?.slice();
+  if (inline !== undefined) {
+    if (start < inline.length) plan.put(key, inline.fill(0, start, Math.min(end, inline.length)));
+    return { bytesDelta: 0, done: () => {} };
+  }
+  const length = Math.min(end, chunkBytesMax) - start;
+  if (length <= 0 || engine.store.get(chunkKey(shard, file.inode, 0)) === undefined) {
+    return { bytesDelta, done: () => {} };
+  }
+  const range = { shard, inode: file.inode, chunk: 0, offset: start, length };
+  const zeroed = yield* engine.chunks.zero({ ...range, volume: file.volume, gen: file.gen });
+  if (failed(zeroed)) return zeroed;
+  plan.add(zeroed.changes, [{ volume: file.volume, bytesDelta: zeroed.bytesDelta, inodesDelta: 0 }]);
+  bytesDelta += zeroed.bytesDelta;
+  return { bytesDelta, done: zeroed.done };
+}
+
+/** CUT: removes data of far chunks in this store. Idempotent: a second one finds nothing. */
+export function* cut(engine: Engine, request: Request): Task<Answer> {
+  const { inode, gen, start, end, floor, forget, shards } = request.body;
+  let freedBlocks = 0;
+  for (const shard of shardsOf(engine, shards)) {
+    const freed = yield* cutShard(engine, { shard, inode, gen, start, end, floor, forget });
+    if (freed < 0) return answerErrno(-freed);
+    freedBlocks += freed;
+  }
+  return { status: 0, body: { freedBlocks } };
+}
+
+interface CutRange {
+  shard: number;
+  inode: number;
+  gen: number;
+  start: number;
+  end: number;
+  floor: boolean;
+  forget: boolean;
+}
+
+/** The floor first, so that late writes are refused; then chunk after chunk. Blocks freed, or a negative errno. */
+function* cutShard(engine: Engine, range: CutRange): Task<number> {
+  const { shard, inode, gen, start, end } = range;
+  planFloor(engine, range);
+  const first = Math.max(1, Math.floor(start / chunkBytesMax));
+  let freed = 0;
+  for (let from = first;;) {
+    const chunks: number[] = [];
+    engine.store.scan(chunkKey(shard, inode, from), chunkKey(shard, inode, 0xffffffff), (key) => {
+      const chunk = keyNumber(key, 10, 4);
+      if (chunk * chunkBytesMax < end) chunks.push(chunk);
+      return chunk * chunkBytesMax < end && chunks.length < chunksPerRecord;
+    });
+    for (const chunk of chunks) {
+      const within = Math.max(0, start - chunk * chunkBytesMax);
+      const length = Math.min(chunkBytesMax, end - chunk * chunkBytesMax) - within;
+      const value = engine.store.get(chunkKey(shard, inode, chunk));
+      if (value === undefined || length <= 0) continue;
+      const volume = new DataView(value.buffer, value.byteOffset).getUint32(0, true), before = blocksOf(value);
+      const at = { shard, inode, chunk, offset: within, length, volume, gen };
+      const zeroed = yield* engine.chunks.zero(at);
+      if (failed(zeroed)) return -zeroed;
+      const plan = new Plan();
+      plan.add(zeroed.changes, [{ volume, bytesDelta: zeroed.bytesDelta, inodesDelta: 0 }]);
+      engine.commit(shard, plan);
+      zeroed.done();
+      freed += Math.min(before, Math.max(0, -zeroed.bytesDelta / granuleBytes));
+    }
+    if (chunks.length < chunksPerRecord) return freed;
+    from = chunks[chunks.length - 1] + 1;
+  }
+}
+
+function planFloor(engine: Engine, { shard, inode, gen, floor, forget }: CutRange): void {
+  const plan = new Plan(), key = inodeKey(shard, kind.floor, inode);
+  if (forget && engine.store.get(key) !== undefined) plan.remove(key);
+  if (floor && floorOf(engine, shard, inode) < gen) plan.put(key, encodeFloor(gen));
+  engine.commit(shard, plan);
+}

@@ -1,0 +1,94 @@
+/**
+ * FSYNC, SYNC_UP, SYNC_STORE: what has been acknowledged survives power loss.
+ *
+ * An fsync makes durable: the data on every server written since the last fsync (kind M), then this store with the
+ * inode, then the directory it is in and that one's ancestors, unless they are known to be durable.
+ *
+ * @module
+ */
+
+import { E, failed } from "../../errno.ts";
+import { decode } from "../../protocol/codec.ts";
+import { SYNC_STORE, SYNC_UP } from "../../protocol/messages.ts";
+import { type Task, wait } from "../../task.ts";
+import { type Answer, answerErrno, type Engine, type Request } from "../engine.ts";
+import { inodeKey, kind, shardOf } from "../layout.ts";
+import { Plan } from "../plan.ts";
+import { maskRecord } from "./write.ts";
+
+/** Directories remembered as durable. */
+const durableMax = 65536;
+
+/** FSYNC. EIO when some server could not make it durable. */
+export function* fsync(engine: Engine, request: Request): Task<Answer> {
+  const { inode } = request.body, shard = request.head.shard;
+  const file = engine.inode(inode);
+  if (failed(file)) return answerErrno(file);
+  const key = inodeKey(shard, kind.mask, inode), before = engine.store.get(key)?.slice();
+  if (before !== undefined) {
+    const errno = yield* syncServers(engine, decode(maskRecord, before).servers);
+    if (errno !== 0) return answerErrno(errno);
+  }
+  yield* engine.logged();
+  const errno = yield* wait(engine.store.sync());
+  if (errno !== 0) return answerErrno(E.IO);
+  if (before !== undefined) forgetMask(engine, inode, before);
+  if (file.nlink === 0 || file.parent === inode) return { status: 0, body: {} };
+  const up = yield* syncUp(engine, file.parent, shard);
+  return up === 0 || up === E.STALE ? { status: 0, body: {} } : answerErrno(up);
+}
+
+function* syncServers(engine: Engine, servers: readonly number[]): Task<number> {
+  const others = servers.filter((server) => server !== 0 && server !== engine.serverId);
+  const running = others.map((server) => engine.runtime.scheduler.spawn(engine.everyStore(server, SYNC_STORE, {})));
+  if (servers.includes(engine.serverId)) {
+    running.push(engine.runtime.scheduler.spawn(engine.everyStore(engine.serverId, SYNC_STORE, {})));
+  }
+  let errno = 0;
+  for (const one of running) errno = (yield* wait(one)) || errno;
+  return errno;
+}
+
+/** Clears the mask unless something was written meanwhile. */
+function forgetMask(engine: Engine, inode: number, before: Uint8Array): void {
+  const shard = shardOf(inode), key = inodeKey(shard, kind.mask, inode), now = engine.store.get(key);
+  if (now === undefined || now.length !== before.length) return;
+  const plan = new Plan();
+  plan.remove(key);
+  engine.commit(shard, plan);
+}
+
+/** Makes a directory's own entry and ancestors durable, and the store of its names unless that is `synced` already. */
+function* syncUp(engine: Engine, dir: number, synced: number): Task<number> {
+  const shard = shardOf(dir);
+  if (shard === synced && engine.durable.has(dir)) return 0;
+  if (engine.owns(shard)) return yield* syncHere(engine, dir);
+  const reply = yield* engine.caller.call(SYNC_UP, { shard }, { inode: dir });
+  return reply.status;
+}
+
+/** SYNC_UP. */
+export function* syncUpward(engine: Engine, request: Request): Task<Answer> {
+  const errno = yield* syncHere(engine, request.body.inode);
+  return errno === 0 ? { status: 0, body: {} } : answerErrno(errno);
+}
+
+function* syncHere(engine: Engine, inode: number): Task<number> {
+  const dir = engine.inode(inode);
+  if (failed(dir)) return dir;
+  yield* engine.logged();
+  if ((yield* wait(engine.store.sync())) !== 0) return E.IO;
+  if (engine.durable.has(inode) || dir.parent === inode) return 0;
+  const errno = yield* syncUp(engine, dir.parent, -1);
+  if (errno !== 0) return errno;
+  if (engine.durable.size >= durableMax) engine.durable.clear();
+  engine.durable.add(inode);
+  return 0;
+}
+
+/** SYNC_STORE. */
+export function* syncStore(engine: Engine): Task<Answer> {
+  yield* engine.logged();
+  const errno = yield* wait(engine.store.sync());
+  return errno === 0 ? { status: 0, body: {} } : answerErrno(E.IO);
+}

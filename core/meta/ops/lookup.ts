@@ -1,0 +1,89 @@
+/**
+ * Reading the namespace: LOOKUP, GETATTR, GETATTRS, READLINK, READDIR. One request, one shard, no record.
+ * A name that work in progress is changing is waited for, so that nobody sees a rename half done.
+ *
+ * @module
+ */
+
+import { E, failed } from "../../errno.ts";
+import type { Task } from "../../task.ts";
+import { type Attributes, S } from "../attributes.ts";
+import { type Answer, answerErrno, type Engine, nameLock, type Request } from "../engine.ts";
+import { inodeKey, kind, shardOf } from "../layout.ts";
+
+/** Bytes that an entry of a directory page counts besides its name. */
+const entryBytes = 32, entryAttributesBytes = 160;
+
+/** LOOKUP. ENOENT, ENOTDIR. */
+export function lookup(engine: Engine, request: Request): Answer | Task<Answer> {
+  const { dir, name } = request.body;
+  if (engine.names.held(nameLock(dir, name))) return lookupLater(engine, request);
+  return lookupNow(engine, request);
+}
+
+function* lookupLater(engine: Engine, request: Request): Task<Answer> {
+  yield* engine.names.settled(nameLock(request.body.dir, request.body.name));
+  return lookupNow(engine, request);
+}
+
+function lookupNow(engine: Engine, request: Request): Answer {
+  const { dir, name } = request.body;
+  const parent = engine.directory(dir);
+  if (failed(parent)) return answerErrno(parent);
+  const { entry } = engine.tree.find(dir, name);
+  if (entry === null) return answerErrno(E.NOENT);
+  const near = shardOf(entry.inode) === request.head.shard;
+  const attributes = near ? engine.tree.attributes(entry.inode) : null;
+  if (near && attributes === null) return answerErrno(E.NOENT);
+  return { status: 0, body: { inode: entry.inode, type: entry.type, attributes } };
+}
+
+/** GETATTR. ESTALE. */
+export function getattr(engine: Engine, request: Request): Answer {
+  const found = engine.inode(request.body.inode);
+  return failed(found) ? answerErrno(found) : { status: 0, body: { attributes: found } };
+}
+
+/** GETATTRS: absent for what is gone, or not in a shard of this store. */
+export function getattrs(engine: Engine, request: Request): Answer {
+  const found = (request.body.inodes as number[]).map((inode): Attributes | null => {
+    if (!engine.owns(shardOf(inode))) return null;
+    const one = engine.inode(inode);
+    return failed(one) ? null : one;
+  });
+  return { status: 0, body: { found } };
+}
+
+/** READLINK. EINVAL for what is no symbolic link. */
+export function readlink(engine: Engine, request: Request): Answer {
+  const found = engine.inode(request.body.inode);
+  if (failed(found)) return answerErrno(found);
+  const target = engine.store.get(inodeKey(request.head.shard, kind.symlink, found.inode));
+  if ((found.mode & S.IFMT) !== S.IFLNK || target === undefined) return answerErrno(E.INVAL);
+  return { status: 0, body: { target: target.slice() } };
+}
+
+/** READDIR: a page of about `limitBytes`, at least one entry. */
+export function readdir(engine: Engine, request: Request): Answer {
+  const { dir, cookie, limitBytes, plus } = request.body;
+  const parent = engine.directory(dir);
+  if (failed(parent)) return answerErrno(parent);
+  const entries: { name: Uint8Array; inode: number; type: number; cookie: number; attributes: Attributes | null }[] =
+    [];
+  let bytes = 0, end = true;
+  engine.tree.list(dir, cookie, (entry, at) => {
+    bytes += entry.name.length + entryBytes + (plus ? entryAttributesBytes : 0);
+    if (entries.length > 0 && (bytes > limitBytes || entries.length >= 4096)) {
+      end = false;
+      return false;
+    }
+    entries.push({ ...entry, cookie: at, attributes: null });
+    return true;
+  });
+  if (plus) {
+    for (const entry of entries) {
+      if (shardOf(entry.inode) === request.head.shard) entry.attributes = engine.tree.attributes(entry.inode);
+    }
+  }
+  return { status: 0, body: { entries, end } };
+}

@@ -1,0 +1,246 @@
+/**
+ * SETATTR: mode, owner, times, size. Without a smaller size it is one record.
+ *
+ * Cutting a file that may have far chunks is an intent of the inode's shard: CUT on every server concerned removes the
+ * data and sets the floor (a chunk write from before then answers STALE_GEN), then one record sets size and gen. Growing
+ * touches no chunk. While the cut runs the inode is locked: writes, appends and size publications wait.
+ *
+ * @module
+ */
+
+import { chunkBytesMax } from "../../data/chunk_record.ts";
+import { E, failed, type Result } from "../../errno.ts";
+import { chunkShard } from "../../placement/hash.ts";
+import { decode, encode, struct, u53 } from "../../protocol/codec.ts";
+import { messageOf, setattrValid as valid } from "../../protocol/messages.ts";
+import { type Task, wait } from "../../task.ts";
+import { type Attributes, inodeFlags, isDirectory, isRegular, S } from "../attributes.ts";
+import { type Answer, answerErrno, type Engine, type Request } from "../engine.ts";
+import { type Intent, intentKind } from "../intent.ts";
+import { chunkKey, fileBytesMax, inodeKey, kind, shardOf } from "../layout.ts";
+import { Plan } from "../plan.ts";
+import { cutEverywhere } from "../reaper.ts";
+
+/** What a truncation's intent remembers. */
+const truncateState = struct({ inode: u53, size: u53 });
+/** Pause before an unanswered CUT is sent again. */
+const againMs = 50;
+
+/** SETATTR. EINVAL, EISDIR, EFBIG, ESTALE. */
+export function setattr(engine: Engine, request: Request): Answer | Task<Answer> {
+  const { inode, valid: bits, size } = request.body;
+  if ((bits & valid.size) !== 0) return resize(engine, request, inode, size, (file) => ({ attributes: file }));
+  const found = engine.inode(inode);
+  if (failed(found)) return answerErrno(found);
+  change(engine, found, request.body);
+  const plan = new Plan();
+  plan.attributes(found);
+  return engine.answer(request, plan, { attributes: found });
+}
+
+/** Cuts a file to nothing in the name of another request (O_TRUNC); `body` makes its reply. */
+export function truncateFor(
+  engine: Engine,
+  request: Request,
+  inode: number,
+  body: (file: Attributes) => unknown,
+): Task<Answer> {
+  return resize(engine, request, inode, 0, body);
+}
+
+/** Clears setuid, and setgid if the group may execute, as a write does. */
+export function killSetId(file: Attributes): void {
+  if ((file.mode & S.ISUID) !== 0) file.mode &= ~S.ISUID;
+  if ((file.mode & (S.ISGID | S.IXGRP)) === (S.ISGID | S.IXGRP)) file.mode &= ~S.ISGID;
+}
+
+/** Applies everything but the size. */
+function change(engine: Engine, file: Attributes, body: {
+  valid: number;
+  mode: number;
+  uid: number;
+  gid: number;
+  atime: Attributes["atime"];
+  mtime: Attributes["mtime"];
+  ctime: Attributes["ctime"];
+}): void {
+  const now = engine.stamp(file), bits = body.valid;
+  if ((bits & valid.killSetId) !== 0 && !isDirectory(file.mode)) killSetId(file);
+  if ((bits & valid.mode) !== 0) file.mode = (file.mode & S.IFMT) | (body.mode & 0o7777);
+  if ((bits & valid.uid) !== 0) file.uid = body.uid;
+  if ((bits & valid.gid) !== 0) file.gid = body.gid;
+  if ((bits & valid.atimeNow) !== 0) file.atime = now;
+  else if ((bits & valid.atime) !== 0) file.atime = body.atime;
+  if ((bits & valid.mtimeNow) !== 0) file.mtime = now;
+  else if ((bits & valid.mtime) !== 0) file.mtime = body.mtime;
+  file.ctime = (bits & valid.ctime) !== 0 ? body.ctime : now;
+}
+
+function* resize(
+  engine: Engine,
+  request: Request,
+  inode: number,
+  size: number,
+  body: (file: Attributes) => unknown,
+): Task<Answer> {
+  const lock = String(inode), owner = engine.newOwner();
+  yield* engine.inodes.acquire(lock, owner);
+  const file = regular(engine, inode, size);
+  if (failed(file)) {
+    engine.inodes.release(lock, owner);
+    return answerErrno(file);
+  }
+  if (size < file.size && (file.flags & inodeFlags.far) !== 0 && file.size > chunkBytesMax) {
+    const intent = engine.intents.begin(request, intentKind.truncate);
+    engine.inodes.release(lock, owner);
+    engine.inodes.tryAcquire(lock, intent.owner);
+    yield* intent.record(1, encode(truncateState, { inode, size }));
+    return yield* truncateStory(engine, intent, body);
+  }
+  const answer = yield* resizeNear(engine, request, inode, size, body);
+  engine.inodes.release(lock, owner);
+  return answer;
+}
+
+function regular(engine: Engine, inode: number, size: number): Result<Attributes> {
+  const file = engine.inode(inode);
+  if (failed(file)) return file;
+  if (isDirectory(file.mode)) return E.ISDIR;
+  if (!isRegular(file.mode)) return E.INVAL;
+  return size > fileBytesMax ? E.FBIG : file;
+}
+
+/** A new size that concerns this shard only. The inode is locked. */
+function* resizeNear(
+  engine: Engine,
+  request: Request,
+  inode: number,
+  size: number,
+  body: (file: Attributes) => unknown,
+): Task<Answer> {
+  const plan = new Plan();
+  const local = yield* cutLocal(engine, plan, inode, size);
+  if (typeof local === "number") return answerErrno(local);
+  const file = engine.inode(inode);
+  if (failed(file)) {
+    local.abandon();
+    return answerErrno(file);
+  }
+  finishSize(engine, file, request.body, size, local.bytesDelta);
+  plan.attributes(file);
+  const answer = engine.answer(request, plan, body(file));
+  local.done();
+  return answer;
+}
+
+function finishSize(
+  engine: Engine,
+  file: Attributes,
+  // deno-lint-ignore no-explicit-any
+  requestBody: any,
+  size: number,
+  bytesDelta: number,
+): void {
+  const now = engine.stamp(file);
+  if (size < file.size && (file.flags & inodeFlags.far) !== 0) file.gen++;
+  file.size = size;
+  file.blocks = Math.max(0, file.blocks + bytesDelta / 512);
+  file.mtime = now;
+  if (typeof requestBody.valid === "number") change(engine, file, requestBody);
+  else file.ctime = now;
+}
+
+/** Plans the cut of what lives in this shard: inline data, or chunk 0. errno, or how to end the change. */
+export function* cutLocal(
+  engine: Engine,
+  plan: Plan,
+  inode: number,
+  size: number,
+): Task<number | { bytesDelta: number; done(): void; abandon(): void }> {
+  const shard = shardOf(inode), file = engine.inode(inode);
+  if (failed(file)) return file;
+  const key = inodeKey(shard, kind.data, inode), inline = engine.store.get(key)?.slice();
+  if (inline !== undefined) {
+    if (inline.length <= size) return { bytesDelta: 0, done() {}, abandon() {} };
+    if (size === 0) plan.remove(key);
+    else plan.put(key, inline.subarray(0, size));
+    plan.charge(file.volume, size - inline.length, 0);
+    const before = Math.ceil(inline.length / 4096), now = Math.ceil(size / 4096);
+    return { bytesDelta: (now - before) * 4096, done() {}, abandon() {} };
+  }
+  if (size >= chunkBytesMax || engine.store.get(chunkKey(shard, inode, 0)) === undefined) {
+    return { bytesDelta: 0, done() {}, abandon() {} };
+  }
+  const range = { shard, inode, chunk: 0, offset: size, length: chunkBytesMax - size };
+  const zeroed = yield* engine.chunks.zero({ ...range, volume: file.volume, gen: file.gen });
+  if (failed(zeroed)) return zeroed;
+  plan.add(zeroed.changes, [{ volume: file.volume, bytesDelta: zeroed.bytesDelta, inodesDelta: 0 }]);
+  return zeroed;
+}
+
+/** Shards of the chunks > 0 that hold bytes from `start` to `end`; empty = all, when they are too many to name. */
+export function chunkShards(engine: Engine, inode: number, start: number, end: number): number[] {
+  const first = Math.max(1, Math.floor(start / chunkBytesMax)), last = Math.ceil(end / chunkBytesMax) - 1;
+  if (last - first >= engine.shards) return [];
+  const shards = new Set<number>();
+  for (let chunk = first; chunk <= last; chunk++) shards.add(chunkShard(inode, chunk, engine.shards));
+  return [...shards];
+}
+
+/** The story of a truncation with far chunks. A resumed one answers with the attributes alone when its request had none. */
+export function* truncateStory(
+  engine: Engine,
+  intent: Intent,
+  body: (file: Attributes) => unknown = (file) => defaultBody(intent, file),
+): Task<Answer> {
+  const { inode, size } = decode(truncateState, intent.state), lock = String(inode);
+  engine.inodes.tryAcquire(lock, intent.owner);
+  const answer = yield* driveTruncate(engine, intent, { inode, size, body });
+  engine.inodes.release(lock, intent.owner);
+  return answer;
+}
+
+/** The reply of a resumed intent, by the message that began it. */
+function defaultBody(intent: Intent, file: Attributes): unknown {
+  if (messageOf(intent.type)?.name === "CREATE") {
+    return { created: false, inode: file.inode, type: file.mode >>> 12, attributes: file };
+  }
+  return { attributes: file };
+}
+
+function* driveTruncate(
+  engine: Engine,
+  intent: Intent,
+  to: { inode: number; size: number; body: (file: Attributes) => unknown },
+): Task<Answer> {
+  const { inode, size } = to;
+  for (;;) {
+    const file = engine.inode(inode);
+    if (failed(file)) return intent.abort(file);
+    const shards = chunkShards(engine, inode, size, file.size);
+    const start = Math.max(size, chunkBytesMax);
+    const errno = yield* cutEverywhere(engine, { inode, gen: file.gen + 1, start, forget: false, floor: true, shards });
+    if (errno !== 0) {
+      yield* wait(engine.runtime.sleep(againMs));
+      continue;
+    }
+    const plan = new Plan();
+    const local = yield* cutLocal(engine, plan, inode, size);
+    if (typeof local === "number") {
+      if (engine.store.failure !== 0) return intent.abort(E.IO);
+      yield* wait(engine.runtime.sleep(againMs));
+      continue;
+    }
+    const now = engine.inode(inode);
+    if (failed(now)) {
+      local.abandon();
+      return intent.abort(now);
+    }
+    finishSize(engine, now, decode(messageOf(intent.type)!.request, intent.request), size, local.bytesDelta);
+    now.blocks = Math.min(now.blocks, Math.ceil(size / 4096) * 8);
+    plan.attributes(now);
+    const answer = intent.finish(plan, to.body(now));
+    local.done();
+    return answer;
+  }
+}

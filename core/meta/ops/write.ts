@@ -1,0 +1,276 @@
+/**
+ * WRITE, WRITE_CHUNK, PUBLISH, APPEND: bytes into files.
+ *
+ * Within chunk 0 data, size and times are one record. A chunk > 0 is written on its own shard first, then the size is
+ * published on the inode's: no reader sees a size whose bytes are not there. Before the first far chunk is written the
+ * inode is marked (inodeFlags.far), so that whoever deletes it knows where to look. The inode is locked while its chunk
+ * 0 or its size changes in more than one turn.
+ *
+ * @module
+ */
+
+import { chunkBytesMax } from "../../data/chunk_record.ts";
+import { E, failed, type Result } from "../../errno.ts";
+import { chunkShard } from "../../placement/hash.ts";
+import { primaryOf } from "../../placement/map.ts";
+import { array, decode, encode, struct, u32 } from "../../protocol/codec.ts";
+import { status } from "../../protocol/frame.ts";
+import { WRITE_CHUNK } from "../../protocol/messages.ts";
+import { type Task, wait } from "../../task.ts";
+import { type Attributes, inodeFlags, isRegular } from "../attributes.ts";
+import { type Answer, answerErrno, type Engine, type Request } from "../engine.ts";
+import { chunkKey, fileBytesMax, inlineBytesMax, inodeKey, kind, shardOf } from "../layout.ts";
+import { Plan } from "../plan.ts";
+import { killSetId } from "./setattr.ts";
+
+/** Zero of PUBLISH's and WRITE_CHUNK's `blocksDelta`. */
+export const blocksBias = 2 ** 31;
+/** Servers written to since the last fsync (value of M). */
+export const maskRecord = struct({ servers: array(u32, 256) });
+
+const granule = 4096;
+
+/** Most space a write of `length` bytes can take. */
+function spaceFor(length: number): number {
+  return (Math.ceil(length / granule) + 1) * granule;
+}
+
+/** 512-byte units of inline data of a length: what a local file system would say. */
+function inlineBlocks(length: number): number {
+  return Math.ceil(length / granule) * 8;
+}
+
+/** WRITE: `offset` and the data lie within chunk 0. EINVAL, ENOSPC, ESTALE. */
+export function* write(engine: Engine, request: Request): Task<Answer> {
+  const { inode, offset, killSetId: kill } = request.body, lock = String(inode), owner = engine.newOwner();
+  if (offset + request.data.length > chunkBytesMax) return answerErrno(E.INVAL);
+  yield* engine.inodes.acquire(lock, owner);
+  const plan = new Plan();
+  const answer = yield* writeNear(engine, plan, { inode, offset, data: request.data }, (file) => {
+    if (kill) killSetId(file);
+    plan.attributes(file);
+    return engine.answer(request, plan, { size: file.size, version: file.version });
+  });
+  engine.inodes.release(lock, owner);
+  return answer;
+}
+
+/**
+ * Writes within chunk 0 of a locked inode: reserves space, writes, plans data and the new size; `publish` sets what else
+ * changes and records the plan.
+ */
+function* writeNear(
+  engine: Engine,
+  plan: Plan,
+  at: { inode: number; offset: number; data: Uint8Array },
+  publish: (file: Attributes) => Answer,
+): Task<Answer> {
+  const file = regularFile(engine, at.inode);
+  if (failed(file)) return answerErrno(file);
+  const space = spaceFor(at.data.length);
+  const errno = yield* engine.credit.reserve(file.volume, space, 0);
+  if (errno !== 0) return answerErrno(errno);
+  const answer = yield* writeReserved(engine, plan, at, publish);
+  engine.credit.settle(file.volume, space, 0);
+  return answer;
+}
+
+function regularFile(engine: Engine, inode: number): Result<Attributes> {
+  const file = engine.inode(inode);
+  if (failed(file)) return file;
+  return isRegular(file.mode) ? file : E.INVAL;
+}
+
+function* writeReserved(
+  engine: Engine,
+  plan: Plan,
+  at: { inode: number; offset: number; data: Uint8Array },
+  publish: (file: Attributes) => Answer,
+): Task<Answer> {
+  const { inode, offset, data } = at, shard = shardOf(inode), end = offset + data.length;
+  const file = regularFile(engine, inode);
+  if (failed(file)) return answerErrno(file);
+  if (data.length === 0) return publish(file);
+  const key = inodeKey(shard, kind.data, inode), inline = engine.store.get(key)?.slice();
+  const small = Math.max(file.size, end) <= inlineBytesMax;
+  if (small && engine.store.get(chunkKey(shard, inode, 0)) === undefined) {
+    const value = new Uint8Array(Math.max(inline?.length ?? 0, end));
+    if (inline !== undefined) value.set(inline);
+    value.set(data, offset);
+    plan.put(key, value);
+    plan.charge(file.volume, value.length - (inline?.length ?? 0), 0);
+    file.blocks += inlineBlocks(value.length) - inlineBlocks(inline?.length ?? 0);
+    file.flags |= inodeFlags.inline;
+    extend(engine, file, end);
+    return publish(file);
+  }
+  const range = { shard, inode, chunk: 0, offset, length: data.length };
+  const written = yield* engine.chunks.write({ ...range, data, volume: file.volume, gen: file.gen, inline });
+  if (failed(written)) return answerErrno(written);
+  const now = regularFile(engine, inode);
+  if (failed(now)) {
+    written.abandon();
+    return answerErrno(now);
+  }
+  const inlineLength = inline?.length ?? 0;
+  plan.add(written.changes, [{ volume: now.volume, bytesDelta: written.bytesDelta - inlineLength, inodesDelta: 0 }]);
+  now.flags &= ~inodeFlags.inline;
+  now.blocks = Math.max(0, now.blocks - inlineBlocks(inlineLength) + written.bytesDelta / 512);
+  extend(engine, now, end);
+  const answer = publish(now);
+  written.done();
+  return answer;
+}
+
+/** The file has at least `end` bytes, and has been written now. */
+function extend(engine: Engine, file: Attributes, end: number): void {
+  file.size = Math.max(file.size, end);
+  file.mtime = file.ctime = engine.stamp(file);
+}
+
+/** WRITE_CHUNK, on the chunk's shard. STALE_GEN below the floor. */
+export function* writeChunk(engine: Engine, request: Request): Task<Answer> {
+  const { inode, volume, gen, chunk, offset } = request.body, { data } = request, shard = request.head.shard;
+  if (chunk === 0 || data.length === 0 || offset + data.length > chunkBytesMax) return answerErrno(E.INVAL);
+  if (!engine.volumeLives(volume)) return answerErrno(E.STALE);
+  if (gen < floorOf(engine, shard, inode)) return answerErrno(status.staleGen);
+  const space = spaceFor(data.length);
+  const errno = yield* engine.credit.reserve(volume, space, 0);
+  if (errno !== 0) return answerErrno(errno);
+  const answer = yield* writeFar(engine, request);
+  engine.credit.settle(volume, space, 0);
+  return answer;
+}
+
+function* writeFar(engine: Engine, request: Request): Task<Answer> {
+  const { inode, volume, gen, chunk, offset } = request.body, { data } = request, shard = request.head.shard;
+  const written = yield* engine.chunks.write({ shard, inode, chunk, offset, length: data.length, data, volume, gen });
+  if (failed(written)) return answerErrno(written);
+  if (gen < floorOf(engine, shard, inode)) {
+    written.abandon();
+    return answerErrno(status.staleGen);
+  }
+  const plan = new Plan();
+  plan.add(written.changes, [{ volume, bytesDelta: written.bytesDelta, inodesDelta: 0 }]);
+  const answer = engine.answer(request, plan, { blocksDelta: written.bytesDelta / 512 + blocksBias });
+  written.done();
+  return answer;
+}
+
+/** Lowest gen that may write chunks of an inode in a shard. */
+export function floorOf(engine: Engine, shard: number, inode: number): number {
+  const value = engine.store.get(inodeKey(shard, kind.floor, inode));
+  return value === undefined ? 0 : new DataView(value.buffer, value.byteOffset, 8).getFloat64(0, true);
+}
+
+/** Value of F. */
+export function encodeFloor(gen: number): Uint8Array {
+  const value = new Uint8Array(8);
+  new DataView(value.buffer).setFloat64(0, gen, true);
+  return value;
+}
+
+/** PUBLISH. STALE_GEN when the file has been cut since the chunks were written. */
+export function publish(engine: Engine, request: Request): Answer | Task<Answer> {
+  return engine.inodes.held(String(request.body.inode)) ? publishLater(engine, request) : publishNow(engine, request);
+}
+
+function* publishLater(engine: Engine, request: Request): Task<Answer> {
+  yield* engine.inodes.settled(String(request.body.inode));
+  const answer = publish(engine, request);
+  return "status" in answer ? answer : yield* answer;
+}
+
+function publishNow(engine: Engine, request: Request): Answer {
+  const { inode, gen, size, blocksDelta, servers, killSetId: kill } = request.body;
+  const file = regularFile(engine, inode);
+  if (failed(file)) return answerErrno(file);
+  if (gen < file.gen) return answerErrno(status.staleGen);
+  if (size > fileBytesMax) return answerErrno(E.FBIG);
+  const plan = new Plan();
+  planFarWrite(engine, plan, file, servers);
+  file.blocks = Math.max(0, file.blocks + blocksDelta - blocksBias);
+  extend(engine, file, size);
+  if (kill) killSetId(file);
+  plan.attributes(file);
+  return engine.answer(request, plan, { size: file.size, version: file.version });
+}
+
+/** Plans that a file has, or is about to have, far chunks on `servers`. */
+function planFarWrite(engine: Engine, plan: Plan, file: Attributes, servers: readonly number[]): void {
+  file.flags |= inodeFlags.far;
+  const key = inodeKey(shardOf(file.inode), kind.mask, file.inode), value = engine.store.get(key);
+  const known = value === undefined ? [] : decode(maskRecord, value).servers;
+  const all = new Set([...known, ...servers]);
+  if (all.size > known.length) plan.put(key, encode(maskRecord, { servers: [...all] }));
+}
+
+/** APPEND: one appender at a time, at whatever is the end then. ENOSPC, EFBIG, ESTALE. */
+export function* append(engine: Engine, request: Request): Task<Answer> {
+  const { inode } = request.body, lock = String(inode), owner = engine.newOwner();
+  yield* engine.inodes.acquire(lock, owner);
+  const answer = yield* appendLocked(engine, request);
+  engine.inodes.release(lock, owner);
+  return answer;
+}
+
+function* appendLocked(engine: Engine, request: Request): Task<Answer> {
+  const { inode, killSetId: kill } = request.body, { data } = request;
+  const file = regularFile(engine, inode);
+  if (failed(file)) return answerErrno(file);
+  const offset = file.size, end = offset + data.length;
+  if (end > fileBytesMax) return answerErrno(E.FBIG);
+  const near = Math.max(0, Math.min(data.length, chunkBytesMax - offset));
+  const far = { blocksDelta: 0, servers: [] as number[] };
+  if (near < data.length) {
+    const errno = yield* appendFar(engine, request, { file, offset: offset + near, data: data.subarray(near) }, far);
+    if (errno !== 0) return answerErrno(errno);
+  }
+  const plan = new Plan();
+  const finish = (now: Attributes) => {
+    if (near < data.length) planFarWrite(engine, plan, now, far.servers);
+    now.blocks = Math.max(0, now.blocks + far.blocksDelta);
+    extend(engine, now, end);
+    if (kill) killSetId(now);
+    plan.attributes(now);
+    return engine.answer(request, plan, { offset, size: now.size });
+  };
+  if (near > 0) return yield* writeNear(engine, plan, { inode, offset, data: data.subarray(0, near) }, finish);
+  const now = regularFile(engine, inode);
+  return failed(now) ? answerErrno(now) : finish(now);
+}
+
+/** Writes the part of an append that lies in chunks > 0. errno. */
+function* appendFar(
+  engine: Engine,
+  request: Request,
+  at: { file: Attributes; offset: number; data: Uint8Array },
+  out: { blocksDelta: number; servers: number[] },
+): Task<number> {
+  const { file, offset, data } = at;
+  if ((file.flags & inodeFlags.far) === 0) {
+    const plan = new Plan();
+    planFarWrite(engine, plan, file, []);
+    plan.attributes(file);
+    engine.commit(request.head.shard, plan);
+    yield* engine.logged();
+  }
+  const running = [];
+  for (let done = 0; done < data.length;) {
+    const chunk = Math.floor((offset + done) / chunkBytesMax), within = (offset + done) % chunkBytesMax;
+    const length = Math.min(data.length - done, chunkBytesMax - within),
+      shard = chunkShard(file.inode, chunk, engine.shards);
+    const body = { inode: file.inode, volume: file.volume, gen: file.gen, chunk, offset: within };
+    out.servers.push(primaryOf(engine.map.current, shard));
+    const call = engine.caller.call(WRITE_CHUNK, { shard }, body, { data: data.subarray(done, done + length) });
+    running.push(engine.runtime.scheduler.spawn(call));
+    done += length;
+  }
+  let errno = 0;
+  for (const one of running) {
+    const reply = yield* wait(one);
+    if (reply.status !== 0) errno = reply.status;
+    else out.blocksDelta += (reply.body as { blocksDelta: number }).blocksDelta - blocksBias;
+  }
+  return errno === status.staleGen ? E.IO : errno;
+}

@@ -1,0 +1,76 @@
+/**
+ * Extended attributes: GETXATTR, SETXATTR, LISTXATTR, REMOVEXATTR. Each is a record of its own beside the inode; a
+ * change moves the inode's ctime in the same record. Which namespaces a caller may use is the front end's affair.
+ *
+ * @module
+ */
+
+import { E, failed } from "../../errno.ts";
+import { type Answer, answerErrno, type Engine, type Request } from "../engine.ts";
+import { after, inodeKey, Key, kind, nameBytesMax, shardOf, xattrBytesMax } from "../layout.ts";
+import { Plan } from "../plan.ts";
+
+/** flags of setxattr(2). */
+export const xattrFlags = { create: 1, replace: 2 } as const;
+/** Most bytes of names an inode can list (XATTR_LIST_MAX). */
+const listBytesMax = 65536;
+
+function xattrKey(inode: number, name: Uint8Array): Uint8Array {
+  return new Key(shardOf(inode), kind.xattr, 10 + name.length).u56(inode).raw(name).done();
+}
+
+/** GETXATTR. ENODATA. */
+export function getxattr(engine: Engine, request: Request): Answer {
+  const found = engine.inode(request.body.inode);
+  if (failed(found)) return answerErrno(found);
+  const value = engine.store.get(xattrKey(found.inode, request.body.name));
+  return value === undefined ? answerErrno(E.NODATA) : { status: 0, body: { value: value.slice() } };
+}
+
+/** SETXATTR. EEXIST, ENODATA, ERANGE, ENOSPC. */
+export function setxattr(engine: Engine, request: Request): Answer {
+  const { inode, name, value, flags } = request.body;
+  const found = engine.inode(inode);
+  if (failed(found)) return answerErrno(found);
+  if (name.length === 0 || name.length > nameBytesMax || value.length > xattrBytesMax) return answerErrno(E.RANGE);
+  const key = xattrKey(inode, name), old = engine.store.get(key);
+  if (old !== undefined && flags === xattrFlags.create) return answerErrno(E.EXIST);
+  if (old === undefined && flags === xattrFlags.replace) return answerErrno(E.NODATA);
+  if (!engine.store.canGrow()) return answerErrno(E.NOSPC);
+  if (old === undefined && listNames(engine, inode).length + name.length + 1 > listBytesMax) {
+    return answerErrno(E.NOSPC);
+  }
+  const plan = new Plan();
+  plan.put(key, value);
+  found.ctime = engine.stamp(found);
+  plan.attributes(found);
+  return engine.answer(request, plan, {});
+}
+
+/** LISTXATTR: names, each ended by NUL. */
+export function listxattr(engine: Engine, request: Request): Answer {
+  const found = engine.inode(request.body.inode);
+  return failed(found) ? answerErrno(found) : { status: 0, body: { names: listNames(engine, found.inode) } };
+}
+
+function listNames(engine: Engine, inode: number): Uint8Array {
+  const prefix = inodeKey(shardOf(inode), kind.xattr, inode), names: number[] = [];
+  engine.store.scan(prefix, after(prefix), (key) => {
+    names.push(...key.subarray(prefix.length), 0);
+    return true;
+  });
+  return Uint8Array.from(names);
+}
+
+/** REMOVEXATTR. ENODATA. */
+export function removexattr(engine: Engine, request: Request): Answer {
+  const found = engine.inode(request.body.inode);
+  if (failed(found)) return answerErrno(found);
+  const key = xattrKey(found.inode, request.body.name);
+  if (engine.store.get(key) === undefined) return answerErrno(E.NODATA);
+  const plan = new Plan();
+  plan.remove(key);
+  found.ctime = engine.stamp(found);
+  plan.attributes(found);
+  return engine.answer(request, plan, {});
+}

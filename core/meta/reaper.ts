@@ -1,0 +1,161 @@
+/**
+ * The end of files: what happens when the last name of a file is gone. A file that nobody has open and that has no far
+ * chunks ends in the record that removes its name. Others become orphans (kind O, in the store) and end here, when the
+ * last session has closed them: far chunks first, on all servers, then the inode. An orphan is its own intent: found
+ * at start, it is ended again.
+ *
+ * @module
+ */
+
+import { blocksOf, granuleBytes } from "../data/chunk_record.ts";
+import { CUT } from "../protocol/messages.ts";
+import { type Task, wait } from "../task.ts";
+import { type Attributes, inodeFlags } from "./attributes.ts";
+import type { Engine } from "./engine.ts";
+import { after, chunkKey, inodeKey, Key, keyNumber, kind, shardOf } from "./layout.ts";
+import { Plan } from "./plan.ts";
+import { planDropExtended } from "./steps.ts";
+
+/** Pause before a failed end is tried again. */
+const againMs = 1000;
+/** Orphans ended at the same time. */
+const atOnceMax = 8;
+
+/** Ends orphans of a store. */
+export class Reaper {
+  #queue = new Set<number>();
+  #running = 0;
+
+  constructor(readonly engine: Engine) {}
+
+  /** Plans the end of a file whose last name goes: at once, or as an orphan. `file.nlink` is 0, its times are set. */
+  planEnd(plan: Plan, file: Attributes): void {
+    const far = (file.flags & inodeFlags.far) !== 0;
+    const busy = this.engine.opens.mayBeOpen(file.inode) || this.engine.inodes.held(String(file.inode));
+    if (!far && !busy) return this.#planRemoval(plan, file);
+    const shard = shardOf(file.inode), mark = new Uint8Array(4);
+    new DataView(mark.buffer).setUint32(0, file.volume, true);
+    plan.attributes(file);
+    plan.put(inodeKey(shard, kind.orphan, file.inode), mark);
+    if (!this.engine.opens.mayBeOpen(file.inode)) this.consider(file.inode);
+  }
+
+  /** At the start of a shard: its orphans are ended once grace is over. */
+  load(shard: number): void {
+    const prefix = new Key(shard, kind.orphan, 3).done();
+    this.engine.store.scan(prefix, after(prefix), (key) => {
+      this.#queue.add(keyNumber(key, 3, 7));
+      return true;
+    });
+  }
+
+  /** An inode has been closed, or dropped: ends it if it is an orphan that nobody has open. */
+  consider(inode: number): void {
+    this.#queue.add(inode);
+    this.kick();
+  }
+
+  /** Goes through what waits. Called when grace ends, too. */
+  kick(): void {
+    while (this.#running < atOnceMax && this.#queue.size > 0 && !this.engine.opens.grace) {
+      const inode = this.#queue.values().next().value!;
+      this.#queue.delete(inode);
+      this.#running++;
+      this.engine.runtime.scheduler.spawn(this.#end(inode));
+    }
+  }
+
+  /** Orphans that wait or are being ended. */
+  get pending(): number {
+    return this.#queue.size + this.#running;
+  }
+
+  *#end(inode: number): Task<void> {
+    const again = yield* this.#tryEnd(inode);
+    this.#running--;
+    if (again) {
+      yield* wait(this.engine.runtime.sleep(againMs));
+      this.#queue.add(inode);
+    }
+    this.kick();
+  }
+
+  /** True when it has to be tried again later. */
+  *#tryEnd(inode: number): Task<boolean> {
+    const shard = shardOf(inode), engine = this.engine;
+    yield* engine.logged();
+    const isOrphan = () => engine.store.get(inodeKey(shard, kind.orphan, inode)) !== undefined;
+    if (!isOrphan() || engine.opens.mayBeOpen(inode)) return false;
+    const lock = String(inode), owner = engine.newOwner();
+    yield* engine.inodes.acquire(lock, owner);
+    const done = yield* this.#cutFar(inode, isOrphan);
+    const file = engine.tree.attributes(inode);
+    if (done && isOrphan() && file !== null) {
+      const plan = new Plan();
+      this.#planRemoval(plan, file);
+      engine.commit(shard, plan);
+    }
+    engine.inodes.release(lock, owner);
+    return !done;
+  }
+
+  *#cutFar(inode: number, isOrphan: () => boolean): Task<boolean> {
+    const file = this.engine.tree.attributes(inode);
+    if (!isOrphan() || file === null || (file.flags & inodeFlags.far) === 0) return true;
+    return (yield* cutEverywhere(this.engine, {
+      inode,
+      gen: file.gen,
+      start: 0,
+      forget: true,
+      floor: false,
+      shards: [],
+    })) === 0;
+  }
+
+  #planRemoval(plan: Plan, file: Attributes): void {
+    const shard = shardOf(file.inode), engine = this.engine;
+    for (const keyKind of [kind.inode, kind.data, kind.symlink, kind.orphan, kind.mask, kind.floor]) {
+      const key = inodeKey(shard, keyKind, file.inode);
+      if (engine.store.get(key) !== undefined) plan.remove(key);
+    }
+    planDropExtended(engine, plan, file.inode);
+    const inline = engine.store.get(inodeKey(shard, kind.data, file.inode))?.length ?? 0;
+    const chunk = engine.store.get(chunkKey(shard, file.inode, 0));
+    if (chunk !== undefined) {
+      plan.charge(file.volume, -blocksOf(chunk) * granuleBytes, 0);
+      plan.remove(chunkKey(shard, file.inode, 0));
+    }
+    plan.charge(file.volume, -inline, -1);
+    engine.locks.forget(file.inode);
+  }
+}
+
+/** Sends one CUT to every store that is concerned; errno of the first that failed. `shards` empty: all. */
+export function* cutEverywhere(
+  engine: Engine,
+  cut: { inode: number; gen: number; start: number; forget: boolean; floor: boolean; shards: number[]; end?: number },
+): Task<number> {
+  const map = engine.map.current;
+  const body = { end: Number.MAX_SAFE_INTEGER, ...cut };
+  const running = [];
+  for (const server of map.servers) {
+    for (let store = 0; store < server.stores; store++) {
+      const own = cut.shards.filter((shard) => map.owners[shard]?.[0] === server.id && shard % server.stores === store);
+      if (cut.shards.length > 0 && own.length === 0) continue;
+      running.push(engine.runtime.scheduler.spawn(
+        engine.caller.call(CUT, { server: server.id, store }, { ...body, shards: own }),
+      ));
+    }
+  }
+  let errno = 0;
+  for (const one of running) {
+    const reply = yield* wait(one);
+    if (reply.status !== 0) errno = reply.status;
+  }
+  return errno;
+}
+
+/** Shards in `shards`, or all that the store owns. */
+export function shardsOf(engine: Engine, shards: readonly number[]): number[] {
+  return shards.length > 0 ? shards.filter((shard) => engine.owns(shard)) : engine.ownShards();
+}

@@ -1,0 +1,92 @@
+/**
+ * Which operation answers which message, and what the request's shard must agree with.
+ *
+ * @module
+ */
+
+import type { Operation } from "../meta/engine.ts";
+import { credit } from "../meta/credit.ts";
+import { repair, scan, shardStatus, statfs, verifyChunk } from "../meta/ops/admin.ts";
+import { cut, fallocate } from "../meta/ops/allocate.ts";
+import { create } from "../meta/ops/create.ts";
+import { fsync, syncStore, syncUpward } from "../meta/ops/fsync.ts";
+import { cancellock, droplocks, setlock, testlock } from "../meta/ops/locks.ts";
+import { getattr, getattrs, lookup, readdir, readlink } from "../meta/ops/lookup.ts";
+import { mkdir } from "../meta/ops/mkdir.ts";
+import { open, release } from "../meta/ops/open.ts";
+import { nextData, read, readChunk, seekChunk } from "../meta/ops/read.ts";
+import { rename } from "../meta/ops/rename.ts";
+import { rmdir } from "../meta/ops/rmdir.ts";
+import { setattr } from "../meta/ops/setattr.ts";
+import { link, unlink } from "../meta/ops/unlink.ts";
+import { append, publish, write, writeChunk } from "../meta/ops/write.ts";
+import { getxattr, listxattr, removexattr, setxattr } from "../meta/ops/xattr.ts";
+import * as m from "../protocol/messages.ts";
+
+/** What names the shard of a request: a field of its body, the head alone, or nothing (the store as a whole). */
+export type Route = "dir" | "inode" | "shard" | "store";
+
+/** An operation and its route. */
+export interface Entry {
+  operation: Operation;
+  route: Route;
+}
+
+const table = new Map<number, Entry>();
+
+function on(message: m.Message, route: Route, operation: Operation): void {
+  table.set(message.type, { operation, route });
+}
+
+on(m.PING, "store", () => ({ status: 0, body: {} }));
+on(m.LOOKUP, "dir", lookup);
+on(m.GETATTR, "inode", getattr);
+on(m.GETATTRS, "store", getattrs);
+on(m.SETATTR, "inode", setattr);
+on(m.CREATE, "dir", create);
+on(m.MKDIR, "dir", mkdir);
+on(m.UNLINK, "dir", unlink);
+on(m.RMDIR, "dir", rmdir);
+on(m.RENAME, "dir", rename);
+on(m.LINK, "dir", link);
+on(m.READLINK, "inode", readlink);
+on(m.READDIR, "dir", readdir);
+on(m.OPEN, "inode", open);
+on(m.RELEASE, "store", release);
+on(m.READ, "inode", read);
+on(m.READ_CHUNK, "shard", readChunk);
+on(m.WRITE, "inode", write);
+on(m.WRITE_CHUNK, "shard", writeChunk);
+on(m.PUBLISH, "inode", publish);
+on(m.APPEND, "inode", append);
+on(m.FALLOCATE, "inode", fallocate);
+on(m.SEEK_CHUNK, "shard", seekChunk);
+on(m.NEXT_DATA, "store", nextData);
+on(m.FSYNC, "inode", fsync);
+on(m.GETXATTR, "inode", getxattr);
+on(m.SETXATTR, "inode", setxattr);
+on(m.LISTXATTR, "inode", listxattr);
+on(m.REMOVEXATTR, "inode", removexattr);
+on(m.TESTLOCK, "inode", testlock);
+on(m.SETLOCK, "inode", setlock);
+on(m.CANCELLOCK, "inode", cancellock);
+on(m.DROPLOCKS, "inode", droplocks);
+on(m.STATFS, "store", statfs);
+on(m.STEP, "shard", (engine, request) => {
+  const { errno, outcome } = engine.intents.apply(request.head.shard, request.body);
+  return { status: 0, body: { errno, outcome } };
+});
+on(m.CUT, "store", cut);
+on(m.SYNC_STORE, "store", syncStore);
+on(m.SYNC_UP, "inode", syncUpward);
+on(m.CREDIT, "shard", credit);
+on(m.CREDIT_RECALL, "store", (engine, request) => ({ status: 0, body: engine.credit.recall(request.body.volume) }));
+on(m.SCAN, "shard", scan);
+on(m.VERIFY_CHUNK, "shard", verifyChunk);
+on(m.REPAIR, "shard", repair);
+on(m.SHARD_STATUS, "shard", shardStatus);
+
+/** The operation of a message type; undefined for those that the server answers itself, or does not know. */
+export function operationOf(type: number): Entry | undefined {
+  return table.get(type);
+}

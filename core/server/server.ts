@@ -1,0 +1,520 @@
+/**
+ * A server's store as its peers see it: links, handshakes, requests in and answers out.
+ *
+ * Frames are checked, routed and executed (core/meta/ops); answers are kept until the turn's records are in the log,
+ * then sent: {@linkcode StoreServer.endOfTurn} is called by the reactor after every turn. A store whose log cannot be
+ * written sends nothing any more.
+ *
+ * A mutation is executed at most once: the slot says whether it runs now (wait for its answer), was executed (its
+ * stored answer goes out again) or is older than what came since (refused).
+ *
+ * @module
+ */
+
+import { E } from "../errno.ts";
+import { type Answer, answerErrno, Engine, type Request, sessionKey } from "../meta/engine.ts";
+import { intentKind } from "../meta/intent.ts";
+import { after, Key, keyNumber, kind, localShard, replyKey, replyRecord, shardOf } from "../meta/layout.ts";
+import { linkStory, unlinkStory } from "../meta/ops/unlink.ts";
+import { makeDirectoryStory } from "../meta/ops/mkdir.ts";
+import { removeDirectoryStory } from "../meta/ops/rmdir.ts";
+import { renameStory } from "../meta/ops/rename.ts";
+import { truncateStory } from "../meta/ops/setattr.ts";
+import { Plan } from "../meta/plan.ts";
+import { sessionIsDead, volumeState } from "../placement/map.ts";
+import type { MapHolder } from "../placement/map_holder.ts";
+import { Caller } from "../protocol/caller.ts";
+import { decode, DecodeError, Writer } from "../protocol/codec.ts";
+import {
+  beginFrame,
+  finishFrame,
+  type Frame,
+  frameFlags,
+  type Head,
+  noShard,
+  noSlot,
+  readFrame,
+  status,
+} from "../protocol/frame.ts";
+import { randomNonce, ServerHandshake } from "../protocol/hello.ts";
+import { GRANTED, HELLO, type Message, messageOf, peerKind, PROVE, RECLAIM } from "../protocol/messages.ts";
+import type { Link, Network, Runtime } from "../runtime.ts";
+import type { Store } from "../store/store.ts";
+import { type Task, wait } from "../task.ts";
+import { operationOf } from "./operations.ts";
+import { Slots } from "./slots.ts";
+import { sweepVolume } from "./sweep.ts";
+
+/** Requests in progress in a store; more are told to come again. */
+export const requestsMax = 16384;
+/** Links a store has open at most; more are closed at once. */
+export const linksMax = 16384;
+/** Reply records removed in one record when their session is dead. */
+const repliesPerRecord = 1024;
+
+/** What a store's server is made of. */
+export interface StoreServerParts {
+  runtime: Runtime;
+  network: Network;
+  store: Store;
+  maps: MapHolder;
+  clusterId: string;
+  serverId: number;
+  storeIndex: number;
+  /** This server's own session with the manager, for what it asks of other servers. */
+  session: number;
+  /** The cluster's secret; null without one. */
+  secret: Uint8Array | null;
+  /** Differs at every start of the store. */
+  incarnation: number;
+  /** Owner of a new volume's root directory. */
+  rootOwner: { uid: number; gid: number };
+  ioTimeoutMs?: number;
+  /** The store has failed for good. */
+  onFailed?: (reason: string) => void;
+}
+
+interface Connection {
+  link: Link;
+  handshake: ServerHandshake;
+  open: boolean;
+}
+
+interface Asker {
+  connection: Connection;
+  id: number;
+}
+
+interface Outgoing {
+  asker: Asker;
+  message: Message;
+  answer: Answer;
+  flags: number;
+}
+
+/** Figures of a store's server. */
+export interface ServerCounters {
+  requests: number;
+  malformed: number;
+  refused: number;
+  duplicates: number;
+  links: number;
+}
+
+/** See the module's comment. */
+export class StoreServer {
+  readonly engine: Engine;
+  readonly caller: Caller;
+  readonly counters: ServerCounters = { requests: 0, malformed: 0, refused: 0, duplicates: 0, links: 0 };
+  /** Volumes in deletion of which nothing is left here. */
+  readonly swept = new Set<number>();
+  readonly #parts: StoreServerParts;
+  readonly #runtime: Runtime;
+  readonly #connections = new Set<Connection>();
+  readonly #bySession = new Map<number, Connection>();
+  readonly #slots = new Slots<Asker>();
+  readonly #loaded = new Set<number>();
+  readonly #sweeping = new Set<number>();
+  readonly #writer = new Writer(64 * 1024);
+  #outbox: Outgoing[] = [];
+  #serving = false;
+  #active = 0;
+  #failed = false;
+
+  constructor(parts: StoreServerParts) {
+    this.#parts = parts;
+    this.#runtime = parts.runtime;
+    this.caller = new Caller({
+      runtime: parts.runtime,
+      network: parts.network,
+      maps: parts.maps,
+      secret: parts.secret,
+      kind: peerKind.server,
+      session: parts.session,
+      ioTimeoutMs: parts.ioTimeoutMs,
+      hooks: { clockMs: () => this.engine.nowMs(), heardClock: (clock) => this.engine.observeClock(clock) },
+    });
+    this.engine = new Engine({
+      runtime: parts.runtime,
+      store: parts.store,
+      map: parts.maps,
+      caller: this.caller,
+      serverId: parts.serverId,
+      storeIndex: parts.storeIndex,
+      rootOwner: parts.rootOwner,
+    });
+    this.engine.locks.onGranted = (session, inode, ticket) => this.#push(session, { inode, ticket });
+    this.#registerStories();
+    parts.maps.onChange(() => this.#mapChanged());
+  }
+
+  /** Takes up the store's shards: unfinished intents, orphans, sessions to wait for. Then requests are served. */
+  start(): void {
+    this.engine.store.openShard(localShard);
+    this.engine.opens.await(this.#rememberedSessions());
+    this.#mapChanged();
+    this.#runtime.scheduler.spawn(this.engine.store.maintain());
+    // Resumed intents take their locks in their first step, which comes before this task's.
+    this.#runtime.scheduler.spawn(this.#serve());
+  }
+
+  /** Requests that are being executed. */
+  get active(): number {
+    return this.#active;
+  }
+
+  /** A peer has connected. */
+  accept(link: Link): void {
+    if (this.#connections.size >= linksMax || this.#failed) return link.close();
+    const { clusterId, serverId, storeIndex: store, incarnation, secret } = this.#parts;
+    const identity = { clusterId, serverId, store, incarnation, secret };
+    const handshake = new ServerHandshake(identity, randomNonce(() => this.#runtime.random32()));
+    const connection = { link, handshake, open: true };
+    this.#connections.add(connection);
+    this.counters.links++;
+    link.onFrame = (bytes) => this.#received(connection, bytes);
+    link.onClose = () => this.#closed(connection);
+  }
+
+  /** The turn is over: writes its records to the log, then sends its answers. errno; not 0: nothing was sent. */
+  endOfTurn(): number {
+    if (this.#failed) return E.IO;
+    const errno = this.engine.store.endOfTurn();
+    if (errno !== 0) {
+      this.#fail(`the log cannot be written (errno ${errno})`);
+      return errno;
+    }
+    this.engine.turnLogged();
+    if (this.#outbox.length === 0) return 0;
+    const outbox = this.#outbox;
+    this.#outbox = [];
+    for (const outgoing of outbox) this.#send(outgoing);
+    return 0;
+  }
+
+  /** Stops serving: closes all links. The store is closed by its owner, when no request is active any more. */
+  stop(): void {
+    this.#serving = false;
+    this.#failed = true;
+    for (const connection of [...this.#connections]) this.#close(connection);
+    this.caller.close();
+  }
+
+  *#serve(): Task<void> {
+    yield* this.engine.logged();
+    this.#serving = true;
+    this.engine.reaper.kick();
+  }
+
+  #registerStories(): void {
+    const { intents } = this.engine;
+    intents.register(intentKind.makeDirectory, makeDirectoryStory);
+    intents.register(intentKind.removeDirectory, removeDirectoryStory);
+    intents.register(intentKind.unlink, unlinkStory);
+    intents.register(intentKind.link, linkStory);
+    intents.register(intentKind.rename, renameStory);
+    intents.register(intentKind.truncate, truncateStory);
+  }
+
+  #rememberedSessions(): number[] {
+    const sessions: number[] = [], prefix = new Key(localShard, kind.session, 3).done();
+    this.engine.store.scan(prefix, after(prefix), (key) => {
+      sessions.push(keyNumber(key, 3, 7));
+      return true;
+    });
+    return sessions;
+  }
+
+  #mapChanged(): void {
+    const map = this.#parts.maps.current, { engine } = this;
+    for (const shard of engine.ownShards()) {
+      if (this.#loaded.has(shard)) continue;
+      this.#loaded.add(shard);
+      engine.store.openShard(shard);
+      engine.intents.load(shard, (intent, run) => this.#resume(intent.origin, run));
+      engine.reaper.load(shard);
+    }
+    const known = new Set([...engine.opens.awaited, ...this.#rememberedSessions(), ...this.#slots.sessions()]);
+    for (const session of known) if (sessionIsDead(map, session)) this.#sessionDied(session);
+    for (const volume of map.volumes) {
+      if (volume.state !== volumeState.deleting || this.#sweeping.has(volume.id)) continue;
+      this.#sweeping.add(volume.id);
+      this.#runtime.scheduler.spawn(this.#sweep(volume.id));
+    }
+    for (const volume of this.swept) if (!map.volumes.some((v) => v.id === volume)) this.swept.delete(volume);
+  }
+
+  *#sweep(volume: number): Task<void> {
+    yield* sweepVolume(this.engine, volume);
+    yield* this.engine.logged();
+    this.swept.add(volume);
+    this.#sweeping.delete(volume);
+  }
+
+  /** An intent found at start goes on; a retry of its request waits for the same answer. */
+  #resume(origin: { session: number; slot: number; sequence: number }, run: Task<Answer>): void {
+    if (origin.slot !== noSlot) {
+      const nobody = { connection: { open: false } as Connection, id: 0 };
+      this.#slots.begin(origin.session, origin.slot, origin.sequence, nobody);
+    }
+    this.#active++;
+    this.#runtime.scheduler.spawn(this.#finishResumed(origin, run));
+  }
+
+  *#finishResumed(origin: { session: number; slot: number; sequence: number }, run: Task<Answer>): Task<void> {
+    const answer = yield* run;
+    this.#active--;
+    // EBUSY: nothing was done. Those who wait are told to ask again, which executes the request anew.
+    const told = answer.status === E.BUSY ? answerErrno(status.retry) : answer;
+    for (const asker of this.#slots.end(origin.session, origin.slot, origin.sequence)) {
+      this.#outbox.push({ asker, message: messageOf(HELLO.type)!, answer: told, flags: frameFlags.reply });
+    }
+  }
+
+  #sessionDied(session: number): void {
+    const { engine } = this;
+    for (const inode of engine.opens.drop(session)) engine.reaper.consider(inode);
+    engine.locks.dropSession(session);
+    this.#slots.drop(session);
+    const connection = this.#bySession.get(session);
+    this.#bySession.delete(session);
+    if (connection !== undefined) this.#close(connection);
+    if (engine.opens.claimed(session)) engine.reaper.kick();
+    this.#runtime.scheduler.spawn(this.#forgetReplies(session));
+  }
+
+  /** Removes a dead session's reply records, then the memory of it. */
+  *#forgetReplies(session: number): Task<void> {
+    const { engine } = this;
+    for (const shard of engine.ownShards()) {
+      const prefix = new Key(shard, kind.reply, 10).u56(session).done();
+      for (let more = true; more;) {
+        const plan = new Plan();
+        engine.store.scan(prefix, after(prefix), (key) => {
+          plan.remove(key.slice());
+          return plan.changes.length < repliesPerRecord;
+        });
+        more = plan.changes.length >= repliesPerRecord;
+        engine.commit(shard, plan);
+      }
+      if (shard % 64 === 63) yield* wait(this.#runtime.sleep(1));
+    }
+    const plan = new Plan(), key = sessionKey(session);
+    if (engine.store.get(key) !== undefined) plan.remove(key);
+    engine.commit(localShard, plan);
+  }
+
+  #received(connection: Connection, bytes: Uint8Array): void {
+    if (!connection.open) return;
+    let frame: Frame;
+    try {
+      frame = readFrame(bytes);
+    } catch (error) {
+      return this.#malformed(connection, error);
+    }
+    const { head } = frame, message = messageOf(head.type);
+    if ((head.flags & frameFlags.reply) !== 0) return;
+    if (message === undefined) return this.#reply(connection, head, HELLO, answerErrno(status.malformed));
+    let body: unknown;
+    try {
+      body = message.request.read(frame.body);
+      frame.body.finish();
+    } catch (error) {
+      return this.#malformed(connection, error);
+    }
+    this.#dispatch(connection, { message, head, body, data: frame.data });
+  }
+
+  #malformed(connection: Connection, error: unknown): void {
+    if (!(error instanceof DecodeError)) throw error;
+    this.counters.malformed++;
+    this.#runtime.log("warn", "server", `bad frame from ${connection.link.peer}: ${error.message}`);
+    this.#close(connection);
+  }
+
+  #dispatch(connection: Connection, request: Request): void {
+    const { message, head } = request;
+    if (message === HELLO || message === PROVE) return this.#shakeHands(connection, request);
+    const refused = this.#check(connection, request);
+    if (refused !== 0) return this.#reply(connection, head, message, answerErrno(refused));
+    this.counters.requests++;
+    if (message === RECLAIM) return this.#reclaim(connection, request);
+    const asker = { connection, id: head.id };
+    if (!message.mutation) return this.#run(request, asker);
+    if (head.slot === noSlot) return this.#reply(connection, head, message, answerErrno(status.malformed));
+    const slot = this.#slots.begin(head.session, head.slot, head.sequence, asker);
+    if (slot !== "run") this.counters.duplicates++;
+    if (slot === "wait") return;
+    if (slot === "old") return this.#reply(connection, head, message, answerErrno(status.oldSequence));
+    const stored = this.#stored(head, message);
+    if (stored !== null) return this.#answered(request, asker, stored);
+    this.#run(request, asker);
+  }
+
+  /** Why a request is not executed; 0 when it is. */
+  #check(connection: Connection, request: Request): number {
+    const { message, head } = request, { peer } = connection.handshake;
+    if (peer === null) {
+      this.counters.refused++;
+      return status.refused;
+    }
+    if (peer.kind === peerKind.server) this.engine.observeClock(head.clock);
+    else if (head.session !== peer.session) return status.refused;
+    const map = this.#parts.maps.current;
+    this.#parts.maps.heard(head.epoch);
+    if (peer.kind !== peerKind.admin && sessionIsDead(map, head.session)) return status.sessionDead;
+    if (!this.#serving) return status.retry;
+    if (message === RECLAIM) return 0;
+    const entry = operationOf(message.type);
+    if (entry === undefined) return status.malformed;
+    if (this.#active >= requestsMax) return status.retry;
+    if (entry.route === "store") return head.shard === noShard ? 0 : status.malformed;
+    if (head.shard >= map.shards) return status.malformed;
+    if (entry.route !== "shard" && shardOf(request.body[entry.route]) !== head.shard) return status.malformed;
+    return this.engine.owns(head.shard) ? 0 : status.wrongOwner;
+  }
+
+  /** The answer a slot has for this very request, if it was executed before. */
+  #stored(head: Head, message: Message): Answer | null {
+    const value = this.engine.store.get(replyKey(head.shard, head.session, head.slot));
+    if (value === undefined) return null;
+    const record = decode(replyRecord, value);
+    if (record.sequence !== head.sequence) return null;
+    this.counters.duplicates++;
+    if (record.type !== message.type) return answerErrno(status.malformed);
+    return { status: record.status, encoded: record.body };
+  }
+
+  #run(request: Request, asker: Asker): void {
+    const { operation } = operationOf(request.message.type)!;
+    const buffer = this.#keepData(request);
+    const answer = operation(this.engine, request);
+    if ("status" in answer) {
+      if (buffer !== null) this.engine.store.container.release(buffer);
+      return this.#answered(request, asker, answer);
+    }
+    this.#active++;
+    this.#runtime.scheduler.spawn(this.#finish(request, asker, answer, buffer));
+  }
+
+  /** Moves the frame's data, which lives only as long as the frame, to memory of the request's own. */
+  #keepData(request: Request): Uint8Array | null {
+    const { data } = request;
+    if (data.length === 0) return null;
+    const buffer = this.engine.store.container.allocate(data.length);
+    buffer.set(data);
+    request.data = buffer.subarray(0, data.length);
+    return buffer;
+  }
+
+  *#finish(request: Request, asker: Asker, run: Task<Answer>, buffer: Uint8Array | null): Task<void> {
+    const answer = yield* run;
+    this.#active--;
+    if (buffer !== null) this.engine.store.container.release(buffer);
+    this.#answered(request, asker, answer);
+  }
+
+  #answered(request: Request, asker: Asker, answer: Answer): void {
+    const { message, head } = request;
+    // A store that has failed has recorded nothing: what it says of mutations is EIO.
+    const failed = message.mutation && this.engine.store.failure !== 0;
+    const told = failed ? answerErrno(E.IO) : answer;
+    const askers = message.mutation ? this.#slots.end(head.session, head.slot, head.sequence) : [asker];
+    for (const one of askers) this.#outbox.push({ asker: one, message, answer: told, flags: frameFlags.reply });
+  }
+
+  #reply(connection: Connection, head: Head, message: Message, answer: Answer): void {
+    this.#outbox.push({ asker: { connection, id: head.id }, message, answer, flags: frameFlags.reply });
+  }
+
+  #send({ asker, message, answer, flags }: Outgoing): void {
+    const { connection, id } = asker, writer = this.#writer;
+    if (!connection.open) return answer.sent?.();
+    beginFrame(writer, {
+      type: message.type,
+      flags,
+      id,
+      epoch: this.#parts.maps.current.epoch,
+      status: answer.status,
+      session: 0,
+      sequence: 0,
+      slot: noSlot,
+      shard: noShard,
+      clock: this.engine.nowMs(),
+    });
+    if (answer.encoded !== undefined) writer.raw(answer.encoded);
+    else if (answer.body !== undefined) {
+      (flags === frameFlags.push ? message.request : message.reply).write(writer, answer.body);
+    }
+    connection.link.send(finishFrame(writer, answer.data?.length ?? 0), answer.data);
+    answer.sent?.();
+  }
+
+  #push(session: number, body: { inode: number; ticket: number }): void {
+    const connection = this.#bySession.get(session);
+    if (connection === undefined) return;
+    this.#outbox.push({
+      asker: { connection, id: 0 },
+      message: GRANTED,
+      answer: { status: 0, body },
+      flags: frameFlags.push,
+    });
+  }
+
+  #shakeHands(connection: Connection, request: Request): void {
+    const { handshake } = connection, { head, message, body } = request;
+    if (message === HELLO) {
+      const { status: errno, reply } = handshake.onHello(body);
+      return this.#greet(
+        connection,
+        head,
+        message,
+        reply === undefined ? answerErrno(errno) : { status: 0, body: reply },
+      );
+    }
+    const errno = handshake.onProve(body.proof);
+    const session = handshake.peer?.session ?? 0;
+    if (errno === 0 && handshake.peer!.kind === peerKind.client) this.#bySession.set(session, connection);
+    this.#greet(connection, head, message, errno === 0 ? { status: 0, body: {} } : answerErrno(errno));
+  }
+
+  #greet(connection: Connection, head: Head, message: Message, answer: Answer): void {
+    if (answer.status !== 0) {
+      this.counters.refused++;
+      answer.data = new TextEncoder().encode(connection.handshake.reason);
+      this.#runtime.log("warn", "server", `refused ${connection.link.peer}: ${connection.handshake.reason}`);
+    }
+    this.#reply(connection, head, message, answer);
+  }
+
+  #reclaim(connection: Connection, request: Request): void {
+    const { engine } = this, { head, body } = request, { session } = head;
+    for (const { inode, openId } of body.opens) engine.opens.open(session, inode, openId);
+    for (const { inode, lock } of body.locks) engine.locks.claim(inode, { ...lock, session });
+    if (body.last) {
+      engine.rememberSession(session);
+      if (engine.opens.claimed(session)) engine.reaper.kick();
+    }
+    this.#reply(connection, head, RECLAIM, { status: 0, body: {} });
+  }
+
+  #close(connection: Connection): void {
+    if (!connection.open) return;
+    this.#closed(connection);
+    connection.link.close();
+  }
+
+  #closed(connection: Connection): void {
+    connection.open = false;
+    this.#connections.delete(connection);
+    const session = connection.handshake.peer?.session ?? 0;
+    if (this.#bySession.get(session) === connection) this.#bySession.delete(session);
+  }
+
+  #fail(reason: string): void {
+    if (this.#failed) return;
+    this.#runtime.log("error", "server", `store ${this.#parts.storeIndex}: ${reason}`);
+    this.stop();
+    this.#parts.onFailed?.(reason);
+  }
+}

@@ -1,0 +1,63 @@
+/**
+ * The slots of sessions, as far as they live in memory: what is being executed, and the highest sequence seen in each.
+ * A request that comes again while it runs waits for the same answer; one below the highest is a late duplicate. What
+ * was executed and recorded is in the store (kind R).
+ *
+ * @module
+ */
+
+/** Slots a session may use in a store: more is a bug or an attack. */
+export const slotsMax = 65535;
+
+/** A slot in use. `waiting` are those who want the answer of the request that runs. */
+export interface Slot<W> {
+  sequence: number;
+  running: boolean;
+  waiting: W[];
+}
+
+/** Slots by session. `W` is whoever waits for an answer. */
+export class Slots<W> {
+  #sessions = new Map<number, Map<number, Slot<W>>>();
+
+  /** Begins a request: "run" it, or "wait" (added to those who wait), or it is "old". */
+  begin(session: number, slotNumber: number, sequence: number, who: W): "run" | "wait" | "old" {
+    let slots = this.#sessions.get(session);
+    if (slots === undefined) this.#sessions.set(session, slots = new Map());
+    const slot = slots.get(slotNumber);
+    if (slot === undefined) {
+      slots.set(slotNumber, { sequence, running: true, waiting: [who] });
+      return "run";
+    }
+    if (sequence < slot.sequence) return "old";
+    if (sequence === slot.sequence && slot.running) {
+      slot.waiting.push(who);
+      return "wait";
+    }
+    // A new sequence while the old one runs: its asker has given up and does not wait any more.
+    slot.sequence = sequence;
+    slot.running = true;
+    slot.waiting = [who];
+    return "run";
+  }
+
+  /** The request is answered: returns those who wait for it. */
+  end(session: number, slotNumber: number, sequence: number): W[] {
+    const slot = this.#sessions.get(session)?.get(slotNumber);
+    if (slot === undefined || slot.sequence !== sequence) return [];
+    const { waiting } = slot;
+    slot.running = false;
+    slot.waiting = [];
+    return waiting;
+  }
+
+  /** The session is dead. */
+  drop(session: number): void {
+    this.#sessions.delete(session);
+  }
+
+  /** Sessions that have used a slot. */
+  sessions(): number[] {
+    return [...this.#sessions.keys()];
+  }
+}
