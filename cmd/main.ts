@@ -28,10 +28,14 @@ const entries: Record<string, Entry> = {
     summary: "Coordinate a cluster: membership, the cluster map, volumes",
     load: () => import("./manager.ts"),
   },
+  server: { summary: "Store a share of the files and of their names", load: () => import("./server.ts") },
+  client: { summary: "Mount volumes and administer a cluster", load: () => import("./client.ts") },
 };
 
 /** Names under which the executable does something else, for symlinks to it. */
-const otherNames: Record<string, () => Promise<CommandModule>> = {};
+const otherNames: Record<string, () => Promise<CommandModule>> = {
+  "mount.fuse.sealfs": () => import("./mount_helper.ts"),
+};
 
 const commands: Command[] = Object.entries(entries).map(([name, { summary, load }]) => {
   return { name: `sealfs ${name}`, summary, run: async (args) => (await load()).run(args) };

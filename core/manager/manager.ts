@@ -605,13 +605,13 @@ export class Manager {
     if (session === undefined || session.server !== 0) return refuse("sessionDead", `session ${beat.session} is dead`);
     const fault = mountsFault(beat.mounts);
     if (fault !== undefined) return refuse("invalid", fault);
+    this.#heard.set(beat.session, { atMs: nowMs, heard: true });
     const before = this.#mounts.get(beat.session);
     // A session that this manager has not heard yet had its mounts before: they stay, also on a volume in deletion.
     for (const { volume } of before === undefined ? [] : beat.mounts) {
       const live = this.#volumes.some((one) => one.id === volume && one.state === volumeState.live);
       if (!live && !before!.some((mount) => mount.volume === volume)) return refuse("notFound", `no volume ${volume}`);
     }
-    this.#heard.set(beat.session, { atMs: nowMs, heard: true });
     this.#mounts.set(beat.session, beat.mounts);
     return { epoch: this.#cluster.epoch };
   }

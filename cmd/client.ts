@@ -1,0 +1,49 @@
+/**
+ * `sealfs client`: the verbs, one module each, imported only when it runs.
+ *
+ * @module
+ */
+
+import { type Command, group } from "./flags.ts";
+import { clientFlags } from "./client/common.ts";
+
+/** What a verb's module exports. */
+interface VerbModule {
+  run(args: string[]): Promise<number>;
+}
+
+/** A verb: its line in the help, and its module. */
+interface Verb {
+  summary: string;
+  load: () => Promise<VerbModule>;
+}
+
+/** The verbs, in the order of the help. */
+const verbs: Record<string, Verb> = {
+  daemon: { summary: "Serve mounts of volumes on this machine", load: () => import("./client/daemon.ts") },
+  create: { summary: "Make a volume", load: () => import("./client/create.ts") },
+  delete: { summary: "Delete a volume and everything in it", load: () => import("./client/delete.ts") },
+  list: { summary: "List the volumes", load: () => import("./client/list.ts") },
+  mount: { summary: "Mount a volume", load: () => import("./client/mount.ts") },
+  umount: { summary: "Unmount a volume", load: () => import("./client/umount.ts") },
+  "list-mountpoints": { summary: "List the mounts of the daemon", load: () => import("./client/list_mountpoints.ts") },
+  status: { summary: "Show servers, volumes and clients of the cluster", load: () => import("./client/status.ts") },
+  probe: { summary: "Tell whether daemon and manager answer", load: () => import("./client/probe.ts") },
+};
+
+const commands: Command[] = Object.entries(verbs).map(([name, { summary, load }]) => {
+  return { name: `sealfs client ${name}`, summary, run: async (args) => (await load()).run(args) };
+});
+
+/** Runs the command. */
+export const { run } = group({
+  name: "sealfs client",
+  summary: "Mount volumes and administer a cluster",
+  flags: clientFlags,
+  commands,
+  examples: [
+    "sealfs client create test1 100GiB",
+    "sealfs client mount ~/fs test1",
+    "sealfs client --manager-address 10.0.0.1:8081 status",
+  ],
+});

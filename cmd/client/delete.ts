@@ -1,0 +1,32 @@
+/**
+ * `sealfs client delete`: deletes a volume; its data goes in the background.
+ *
+ * @module
+ */
+
+import { command } from "../flags.ts";
+import { printJson, writeOut } from "../output.ts";
+import { askManager, clientFlags, jsonFlag } from "./common.ts";
+
+/** Runs the command. */
+export const { run } = command(
+  {
+    name: "sealfs client delete",
+    summary: "Delete a volume and everything in it",
+    details:
+      "What is deleted cannot be brought back. A mounted volume is only deleted with --force: its mounts then\n" +
+      "get ESTALE.",
+    flags: [
+      ...clientFlags,
+      { name: "force", short: "f", type: "boolean", help: "also when it is mounted somewhere" },
+      jsonFlag,
+    ],
+    positionals: [{ name: "NAME", help: "name of the volume" }],
+  },
+  async ({ flags, positionals }) => {
+    const volume = await askManager(flags, (client) => client.deleteVolume(positionals.NAME, flags.force));
+    if (flags.json) printJson(volume);
+    else writeOut(`volume ${volume.name} is deleted; its space is freed in the background\n`);
+    return 0;
+  },
+);

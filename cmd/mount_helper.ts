@@ -1,0 +1,105 @@
+/**
+ * `mount.fuse.sealfs`, the helper of mount(8): the executable under this name, as a symlink in /sbin. Called as
+ * `mount.fuse.sealfs SOURCE TARGET [-sfnv] [-o OPTIONS] [-t TYPE]` with SOURCE = `HOST:PORT/VOLUME`, so that a line of
+ * /etc/fstab or `mount -t fuse.sealfs` mounts by the client daemon, which is started when none runs.
+ *
+ * Options besides those of mount(8): `secret_file=PATH`, `socket_path=PATH`, `io_timeout=SECONDS`, `log_level=LEVEL`.
+ *
+ * @module
+ */
+
+import { resolve } from "@std/path";
+import { parseMountOptions } from "../ffi/fuse/mount.ts";
+import { clientFlags } from "./client/common.ts";
+import { mountByDaemon } from "./client/mount.ts";
+import { parseCommand, UsageError } from "./flags.ts";
+import { formatAddress, parseAddress, ValueError } from "./values.ts";
+
+const name = "mount.fuse.sealfs";
+const usage = `usage: ${name} HOST:PORT/VOLUME MOUNTPOINT [-o OPTIONS]`;
+
+/** Flags of the client that may stand among the mount options. */
+const flagOptions: Record<string, string> = {
+  secret_file: "secret-file",
+  socket_path: "socket-path",
+  io_timeout: "io-timeout",
+  log_level: "log-level",
+};
+
+/** A call of the helper, understood. */
+export interface HelperCall {
+  manager: string;
+  volume: string;
+  mountpoint: string;
+  /** For the mount itself. */
+  options: string;
+  /** For the client, as `--name=value`. */
+  flags: string[];
+  /** `-f`: do everything but mount. */
+  fake: boolean;
+}
+
+/** Understands the arguments of mount(8)'s helper. Throws {@linkcode UsageError}. */
+export function parseHelperCall(args: readonly string[]): HelperCall {
+  const words: string[] = [], options: string[] = [];
+  let fake = false;
+  for (let at = 0; at < args.length; at++) {
+    const arg = args[at];
+    if (!arg.startsWith("-") || arg === "-") {
+      words.push(arg);
+      continue;
+    }
+    const takesValue = /^-[a-zA-Z]*[otN]$/.test(arg);
+    if (arg.includes("f") && /^-[a-z]+$/.test(arg)) fake = true;
+    if (!takesValue) continue;
+    const value = args[++at];
+    if (value === undefined) throw new UsageError(`${name}: ${arg} needs a value; ${usage}`);
+    if (arg.endsWith("o")) options.push(...value.split(","));
+  }
+  const [source, target] = words;
+  if (words.length !== 2) throw new UsageError(usage);
+  const slash = source.indexOf("/");
+  let manager: string;
+  try {
+    manager = formatAddress(parseAddress(source.slice(0, slash)));
+  } catch (error) {
+    if (error instanceof ValueError) throw new UsageError(`${name}: ${source} is not HOST:PORT/VOLUME; ${usage}`);
+    throw error;
+  }
+  const flags: string[] = [], rest: string[] = [];
+  for (const option of options) {
+    const [key, value] = split(option);
+    if (Object.hasOwn(flagOptions, key)) flags.push(`--${flagOptions[key]}=${value}`);
+    else rest.push(option);
+  }
+  try {
+    parseMountOptions(rest.join(","));
+  } catch (error) {
+    throw new UsageError(`${name}: ${(error as Error).message}`);
+  }
+  return {
+    manager,
+    volume: source.slice(slash + 1),
+    mountpoint: resolve(target),
+    options: rest.join(","),
+    flags,
+    fake,
+  };
+}
+
+function split(option: string): [string, string] {
+  const at = option.indexOf("=");
+  return at < 0 ? [option, ""] : [option.slice(0, at), option.slice(at + 1)];
+}
+
+/** Runs the helper. */
+export async function run(args: string[]): Promise<number> {
+  const { manager, volume, mountpoint, options, flags, fake } = parseHelperCall(args);
+  const parsed = parseCommand(
+    { name, summary: "Mount a volume for mount(8)", flags: clientFlags },
+    [...flags, `--manager-address=${manager}`],
+  );
+  if (parsed === undefined) throw new UsageError(usage);
+  if (!fake) await mountByDaemon(parsed.flags, { mountpoint, volume, options }, true);
+  return 0;
+}
