@@ -199,14 +199,8 @@ export class FuseSession {
     if (this.#closed) return;
     this.#closed = true;
     for (const cancel of this.#inFlight.values()) cancel?.resolve();
-    for (const [inode, owners] of this.#locks) {
-      for (const held of owners.values()) {
-        const outcome = yield* this.fileSystem.dropLocks(inode, held.flock, held.ownerLow, held.ownerHigh);
-        // Without an answer the rest would wait as long each: the servers drop everything when the session ends.
-        if (outcome === E.IO) return;
-      }
-    }
-    this.#locks.clear();
+    // Without an answer the rest would wait as long each: the servers drop everything when the session ends.
+    for (const inode of [...this.#locks.keys()]) if ((yield* this.#dropAllLocks(inode)) === E.IO) return;
     for (let handle = 1; handle <= this.#handles.length; handle++) {
       const inode = this.#handles[handle - 1];
       if (inode === 0) continue;
@@ -539,6 +533,9 @@ export class FuseSession {
     if ((request.u32(releaseIn.releaseFlags) & FUSE_RELEASE_FLOCK_UNLOCK) !== 0) {
       yield* this.#dropLocks(inode, true, request, releaseIn.lockOwner);
     }
+    // Locks of an open file description (F_OFD_SETLK) belong to an owner whose close the kernel never mentions: they go
+    // with the last open of the file.
+    if (this.#locks.has(inode) && !this.#handles.includes(inode)) yield* this.#dropAllLocks(inode);
     return done(request, yield* this.fileSystem.release(inode));
   }
 
@@ -556,6 +553,17 @@ export class FuseSession {
     if (!owners.delete(key)) return 0;
     if (owners.size === 0) this.#locks.delete(inode);
     return yield* this.fileSystem.dropLocks(inode, flock, ownerLow, ownerHigh);
+  }
+
+  /** Drops what any owner holds on an inode; stops at the first EIO. */
+  *#dropAllLocks(inode: number): Task<number> {
+    const owners = this.#locks.get(inode);
+    this.#locks.delete(inode);
+    for (const held of owners?.values() ?? []) {
+      const outcome = yield* this.fileSystem.dropLocks(inode, held.flock, held.ownerLow, held.ownerHigh);
+      if (outcome === E.IO) return E.IO;
+    }
+    return 0;
   }
 
   *#read(request: FuseRequest): Task<number> {

@@ -36,6 +36,8 @@ export interface MemoryOptions {
   capacityBytes?: number;
   inodesMax?: number;
   readOnly?: boolean;
+  /** Permissions of the root directory, 0755 by default. */
+  rootMode?: number;
   /** Called at the start of every operation with its name: a future to wait for, or null. */
   pause?: (operation: string) => Future<void> | null;
 }
@@ -93,7 +95,7 @@ export class MemoryFileSystem implements FileSystem {
     this.#capacityBlocks = Math.floor((options.capacityBytes ?? 2 ** 30) / blockBytes);
     this.#inodesMax = options.inodesMax ?? 1e6;
     this.#pause = options.pause ?? (() => null);
-    const root = this.#make(this.root, S.IFDIR | 0o755, { uid: 0, gid: 0 });
+    const root = this.#make(this.root, S.IFDIR | (options.rootMode ?? 0o755), { uid: 0, gid: 0 });
     root.a.nlink = 2;
     root.a.parent = this.root;
   }

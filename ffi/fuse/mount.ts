@@ -1,0 +1,354 @@
+/**
+ * Mounting and unmounting: mount(2) for root, fusermount3 for everybody else, and what the kernel says is mounted.
+ *
+ * Everything here blocks its thread and is for the main thread, never for the reactor that serves the mount. Failures
+ * are Errors whose message is one line for a person.
+ *
+ * @module
+ */
+
+import { isAbsolute, resolve } from "@std/path";
+import { type Bytes, closeFd, cstr, errno, errnoText, libc, MNT, MS, O, systemError } from "../libc.ts";
+
+/** `TYPE.SUBTYPE` of our mounts, as /proc/self/mountinfo and fstab have it. */
+export const fuseFileSystemType = "fuse.sealfs";
+/** Read-ahead that {@linkcode setReadAhead} sets, in KiB; the kernel's own 128 KiB keeps a network idle. */
+export const readAheadKiB = 1024;
+/** The device of the FUSE driver. */
+const devicePath = "/dev/fuse";
+/** Most bytes of one READ. */
+const maxReadBytes = 1 << 20;
+
+const MS_SYNCHRONOUS = 16, MS_DIRSYNC = 128;
+const ENOENT = 2, EINVAL = 22, EPERM = 1, EBUSY = 16;
+
+/** What `-o` asks for: see {@linkcode parseMountOptions}. */
+export interface MountOptions {
+  readOnly: boolean;
+  /** MS_* flags of mount(2), MS_RDONLY among them. */
+  flags: number;
+  /** Words for fusermount3 that stand for `flags`. */
+  words: string[];
+  /** Others than the owner may use the mount. Root's mounts are always so; absent = as is usual for the user. */
+  allowOther?: boolean;
+}
+
+/** Flags by option; `no` in front is listed where it sets a flag. */
+const flagOptions = new Map<string, number>([
+  ["ro", MS.RDONLY],
+  ["nosuid", MS.NOSUID],
+  ["nodev", MS.NODEV],
+  ["noexec", MS.NOEXEC],
+  ["noatime", MS.NOATIME],
+  ["sync", MS_SYNCHRONOUS],
+  ["dirsync", MS_DIRSYNC],
+]);
+const flagRemovers = new Map<string, string>([
+  ["rw", "ro"],
+  ["suid", "nosuid"],
+  ["dev", "nodev"],
+  ["exec", "noexec"],
+  ["atime", "noatime"],
+  ["async", "sync"],
+]);
+/** Meant for mount(8), fstab and boot, always in force, or about access times, which the servers keep: nothing to do. */
+const ignoredOptions = new Set(
+  ("defaults auto noauto _netdev nofail user nouser users owner group default_permissions relatime strictatime " +
+    "lazytime diratime nodiratime").split(" "),
+);
+
+/**
+ * Reads a comma-separated `-o` list as mount(8) gives it. Later words win. Words for mount(8) itself and `x-...` are
+ * skipped; an unknown one is an Error that names it.
+ */
+export function parseMountOptions(text: string): MountOptions {
+  const words = new Set<string>();
+  let allowOther: boolean | undefined;
+  for (const word of text.split(",")) {
+    if (word === "" || word.startsWith("x-") || word.startsWith("comment=") || ignoredOptions.has(word)) continue;
+    const removes = flagRemovers.get(word);
+    if (flagOptions.has(word)) words.add(word);
+    else if (removes !== undefined) words.delete(removes);
+    else if (word === "allow_other") allowOther = true;
+    else throw new Error(`unknown mount option "${word}"`);
+  }
+  let flags = 0;
+  for (const word of words) flags |= flagOptions.get(word)!;
+  return { readOnly: words.has("ro"), flags, words: [...words], allowOther };
+}
+
+/** A line of /proc/self/mountinfo. */
+export interface MountInfo {
+  id: number;
+  parent: number;
+  /** `major:minor` of the device. */
+  device: string;
+  mountpoint: string;
+  /** `fuse.sealfs`. */
+  type: string;
+  source: string;
+  readOnly: boolean;
+}
+
+/** Undoes the kernel's octal escapes (space, tab, newline, backslash, #), byte by byte: names are UTF-8. */
+function unescape(field: string): string {
+  if (!field.includes("\\")) return field;
+  const bytes: number[] = [];
+  for (const part of field.split(/(\\[0-7]{3})/)) {
+    if (/^\\[0-7]{3}$/.test(part)) bytes.push(parseInt(part.slice(1), 8));
+    else bytes.push(...new TextEncoder().encode(part));
+  }
+  return new TextDecoder().decode(Uint8Array.from(bytes));
+}
+
+/** Reads the text of a mountinfo file (proc_pid_mountinfo(5)); the last line for a mountpoint is the one on top. */
+export function parseMountInfo(text: string): MountInfo[] {
+  const mounts: MountInfo[] = [];
+  for (const line of text.split("\n")) {
+    const fields = line.split(" ");
+    // Optional fields end with "-"; type, source and super options follow.
+    const dash = fields.indexOf("-", 6);
+    if (dash < 0 || fields.length < dash + 3) continue;
+    mounts.push({
+      id: Number(fields[0]),
+      parent: Number(fields[1]),
+      device: fields[2],
+      mountpoint: unescape(fields[4]),
+      type: fields[dash + 1],
+      source: unescape(fields[dash + 2]),
+      readOnly: fields[5].split(",").includes("ro"),
+    });
+  }
+  return mounts;
+}
+
+/** What is mounted now, oldest first. */
+export function readMounts(): MountInfo[] {
+  return parseMountInfo(Deno.readTextFileSync("/proc/self/mountinfo"));
+}
+
+/**
+ * The absolute path by which the kernel knows a mountpoint. Links in the path to it are followed, the mountpoint itself
+ * is not touched: a dead or hanging mount does no harm.
+ */
+export function mountpointPath(path: string): string {
+  const absolute = isAbsolute(path) ? resolve(path) : resolve(Deno.cwd(), path);
+  const slash = absolute.lastIndexOf("/");
+  if (slash <= 0) return absolute;
+  try {
+    const parent = Deno.realPathSync(absolute.slice(0, slash));
+    return (parent === "/" ? "" : parent) + absolute.slice(slash);
+  } catch {
+    return absolute;
+  }
+}
+
+/** The topmost mount at a path, or null. */
+export function findMount(path: string): MountInfo | null {
+  const mountpoint = mountpointPath(path);
+  return readMounts().findLast((mount) => mount.mountpoint === mountpoint) ?? null;
+}
+
+/** True when something is mounted at exactly this path. */
+export function isMounted(path: string): boolean {
+  return findMount(path) !== null;
+}
+
+/**
+ * Removes a mount of ours whose process is gone (every access says ENOTCONN), as a crash leaves it. Returns true when
+ * there was one. Asks the mount: call it only where it cannot be one that the calling thread serves.
+ */
+export function cleanDeadMount(path: string): boolean {
+  const mount = findMount(path);
+  if (mount === null || mount.type !== fuseFileSystemType || !isDead(mount.mountpoint)) return false;
+  unmount(mount.mountpoint, { lazy: true });
+  return true;
+}
+
+function isDead(mountpoint: string): boolean {
+  try {
+    Deno.lstatSync(mountpoint);
+    return false;
+  } catch (error) {
+    const code = (error as { code?: string }).code;
+    return code === "ENOTCONN" || code === "ECONNABORTED";
+  }
+}
+
+/** What to mount, and where. */
+export interface MountRequest {
+  /** What `df` shows, such as `sealfs#VOLUME` or `MANAGER/VOLUME`. */
+  source: string;
+  /** An existing directory. */
+  mountpoint: string;
+  options: MountOptions;
+}
+
+/** A new mount. */
+export interface FuseMount {
+  /** Descriptor of the FUSE device, close-on-exec, for a transport to serve and close. */
+  fd: number;
+  mountpoint: string;
+}
+
+/**
+ * Mounts. The mount answers nothing until `fd` is served, so serve it before anybody looks at the mountpoint. Root uses
+ * mount(2); others, and a root without the privilege, use fusermount3. A dead mount of ours at the place is removed.
+ */
+export function mountFuse(request: MountRequest): FuseMount {
+  const mountpoint = mountpointPath(request.mountpoint);
+  cleanDeadMount(mountpoint);
+  const mounted = findMount(mountpoint);
+  if (mounted?.type === fuseFileSystemType) throw new Error(`${mountpoint} is already mounted (${mounted.source})`);
+  checkDirectory(mountpoint);
+  if (Deno.uid() === 0) {
+    const fd = mountDirectly(request, mountpoint);
+    if (fd >= 0) return { fd, mountpoint };
+  }
+  return { fd: mountByHelper(request, mountpoint), mountpoint };
+}
+
+function checkDirectory(mountpoint: string): void {
+  let isDirectory: boolean;
+  try {
+    isDirectory = Deno.statSync(mountpoint).isDirectory;
+  } catch (error) {
+    throw new Error(`cannot mount on ${mountpoint}: ${(error as Error).message}`);
+  }
+  if (!isDirectory) throw new Error(`cannot mount on ${mountpoint}: not a directory`);
+}
+
+/** The descriptor, or -1 when the kernel does not let this process mount. */
+function mountDirectly(request: MountRequest, mountpoint: string): number {
+  const { flags } = request.options;
+  const fd = libc.open(cstr(devicePath), O.RDWR | O.CLOEXEC, 0);
+  if (fd < 0) {
+    const why = errno();
+    const hint = why === ENOENT ? " (load the kernel's fuse module)" : "";
+    throw new Error(`cannot open ${devicePath}: ${errnoText(why)}${hint}`);
+  }
+  const data = [
+    `fd=${fd}`,
+    "rootmode=40000",
+    `user_id=${Deno.uid()}`,
+    `group_id=${Deno.gid()}`,
+    "default_permissions",
+    "allow_other",
+    `max_read=${maxReadBytes}`,
+  ].join(",");
+  const type = cstr(fuseFileSystemType);
+  if (libc.mount(cstr(request.source), cstr(mountpoint), type, BigInt(flags), cstr(data)) === 0) return fd;
+  const why = errno();
+  closeFd(fd);
+  if (why === EPERM) return -1;
+  throw systemError(`mount ${request.source} on`, mountpoint, why);
+}
+
+/** Escapes what fusermount3 splits its options at. */
+function escapeOption(value: string): string {
+  return value.replace(/[\\,]/g, "\\$&");
+}
+
+/** fusermount3 mounts and sends the descriptor over the socket whose number is in _FUSE_COMMFD. */
+function mountByHelper(request: MountRequest, mountpoint: string): number {
+  const { words, allowOther } = request.options;
+  const subtype = fuseFileSystemType.slice("fuse.".length);
+  const options = [
+    `fsname=${escapeOption(request.source)}`,
+    `subtype=${subtype}`,
+    "default_permissions",
+    `max_read=${maxReadBytes}`,
+    ...words,
+    ...(allowOther ? ["allow_other"] : []),
+  ];
+  const [ours, theirs] = socketPair();
+  try {
+    const outcome = runHelper(["-o", options.join(","), "--", mountpoint], { _FUSE_COMMFD: String(theirs) });
+    if (outcome !== "") throw new Error(`cannot mount ${request.source} on ${mountpoint}: ${outcome}`);
+    const fd = receiveDescriptor(ours);
+    if (fd < 0) throw new Error(`cannot mount ${request.source} on ${mountpoint}: fusermount3 sent no descriptor`);
+    return fd;
+  } finally {
+    closeFd(ours);
+    closeFd(theirs);
+  }
+}
+
+/** Runs fusermount3: "" when it succeeded, otherwise why not. */
+function runHelper(args: string[], env: Record<string, string> = {}): string {
+  try {
+    const { success, stderr } = new Deno.Command("fusermount3", { args, env, stdin: "null", stdout: "null" })
+      .outputSync();
+    if (success) return "";
+    const said = new TextDecoder().decode(stderr).trim().replaceAll("\n", "; ").replace(/^fusermount3: /, "");
+    return said === "" ? "fusermount3 failed" : said;
+  } catch (error) {
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
+    return "fusermount3 is not installed (Debian package fuse3), and only root mounts without it";
+  }
+}
+
+const AF_UNIX = 1, SOCK_STREAM = 1, SOL_SOCKET = 1, SCM_RIGHTS = 1, MSG_DONTWAIT = 0x40, MSG_CMSG_CLOEXEC = 0x40000000;
+
+/** A pair of sockets of which the second is inherited by a child. */
+function socketPair(): [number, number] {
+  const pair = new Int32Array(2);
+  const bytes = new Uint8Array(pair.buffer);
+  if (libc.socketpair(AF_UNIX, SOCK_STREAM, 0, bytes) < 0) throw systemError("make", "a socket pair");
+  const setCloseOnExec = libc.fcntl(pair[0], 2, 1);
+  if (setCloseOnExec < 0) throw systemError("use", "a socket pair");
+  return [pair[0], pair[1]];
+}
+
+/**
+ * Receives one descriptor that was sent before; -1 when there is none. struct msghdr: name 0, namelen 8, iov 16,
+ * iovlen 24, control 32, controllen 40, flags 48; struct cmsghdr: len 0, level 8, type 12, data 16.
+ */
+function receiveDescriptor(socket: number): number {
+  const data: Bytes = new Uint8Array(8), control: Bytes = new Uint8Array(24), iov: Bytes = new Uint8Array(16);
+  const message: Bytes = new Uint8Array(56);
+  const address = (bytes: Bytes) => BigInt(Deno.UnsafePointer.value(Deno.UnsafePointer.of(bytes)));
+  const iovView = new DataView(iov.buffer), view = new DataView(message.buffer);
+  iovView.setBigUint64(0, address(data), true);
+  iovView.setBigUint64(8, 8n, true);
+  view.setBigUint64(16, address(iov), true);
+  view.setBigUint64(24, 1n, true);
+  view.setBigUint64(32, address(control), true);
+  view.setBigUint64(40, BigInt(control.length), true);
+  if (libc.recvmsg(socket, address(message), MSG_DONTWAIT | MSG_CMSG_CLOEXEC) <= 0) return -1;
+  const header = new DataView(control.buffer);
+  const isDescriptor = view.getBigUint64(40, true) >= 20n && header.getInt32(8, true) === SOL_SOCKET &&
+    header.getInt32(12, true) === SCM_RIGHTS;
+  return isDescriptor ? header.getInt32(16, true) : -1;
+}
+
+/**
+ * Unmounts what is on top at a path. Lazy: it disappears at once and ends when the last file in it is closed. Returns
+ * false when nothing is mounted there. An Error when it is busy or not permitted.
+ */
+export function unmount(path: string, options: { lazy: boolean }): boolean {
+  const mountpoint = mountpointPath(path);
+  if (!isMounted(mountpoint)) return false;
+  if (Deno.uid() === 0) {
+    if (libc.umount2(cstr(mountpoint), options.lazy ? MNT.DETACH : 0) === 0) return true;
+    const why = errno();
+    if (why === EINVAL) return false;
+    const hint = why === EBUSY ? " (files in it are open)" : "";
+    if (why !== EPERM) throw new Error(`cannot unmount ${mountpoint}: ${errnoText(why)}${hint}`);
+  }
+  const outcome = runHelper(["-u", ...(options.lazy ? ["-z"] : []), "--", mountpoint]);
+  if (outcome !== "") throw new Error(`cannot unmount ${mountpoint}: ${outcome}`);
+  return true;
+}
+
+/** Sets the kernel's read-ahead for a mount. Only root may; false when it could not be done, which costs speed alone. */
+export function setReadAhead(path: string, kiB: number = readAheadKiB): boolean {
+  const mount = findMount(path);
+  if (mount === null) return false;
+  try {
+    Deno.writeTextFileSync(`/sys/class/bdi/${mount.device}/read_ahead_kb`, String(kiB));
+    return true;
+  } catch {
+    return false;
+  }
+}

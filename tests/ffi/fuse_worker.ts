@@ -1,0 +1,80 @@
+/** A reactor that serves one mount from a file system in memory: the other side of tests/ffi/fuse_mount_test.ts. */
+
+import { FuseSession } from "../../core/fuse/session.ts";
+import { FuseDevice } from "../../ffi/fuse/device.ts";
+import { Reactor } from "../../ffi/reactor.ts";
+import { MemoryFileSystem } from "../fuse/memory_filesystem.ts";
+
+/** What to serve. */
+export interface ServeOptions {
+  fd: number;
+  capacityBytes?: number;
+  readOnly?: boolean;
+  rootMode?: number;
+  /** Every operation takes up to so long, in an order of its own. */
+  delayMsMax?: number;
+}
+
+/** What the reactor saw, after the mount is gone. */
+export interface Served {
+  reason: string;
+  opens: number;
+  locks: number;
+  openFiles: number;
+  inFlight: number;
+  usedBytes: number;
+  requests: number;
+  undelivered: number;
+  starved: number;
+  minor: number;
+}
+
+const scope = self as unknown as {
+  onmessage: (event: { data: ServeOptions }) => void;
+  postMessage(message: unknown): void;
+  close(): void;
+};
+
+scope.onmessage = ({ data }) => {
+  const reactor = new Reactor({ arenaBytes: 256 << 20, log: (level, _, message) => console.error(level, message) });
+  const delay = data.delayMsMax ?? 0;
+  const fileSystem = new MemoryFileSystem({
+    capacityBytes: data.capacityBytes,
+    readOnly: data.readOnly,
+    rootMode: data.rootMode,
+    now: () => reactor.wallTime(),
+    pause: () => delay === 0 ? null : reactor.sleep(reactor.random32() % (delay * 1000) / 1000),
+  });
+  let minor = 0;
+  const session = new FuseSession(fileSystem, { onReady: (version) => minor = version.minor });
+  let reason = "";
+  const device = new FuseDevice({
+    reactor,
+    fd: data.fd,
+    session,
+    onEnd: (why) => {
+      reason = why;
+      reactor.stop();
+    },
+  });
+  device.start();
+  scope.postMessage("ready");
+  reactor.run();
+  const { requests, undelivered, starved } = device.statistics;
+  scope.postMessage(
+    {
+      reason,
+      opens: fileSystem.opens,
+      locks: fileSystem.locks,
+      openFiles: session.openFiles,
+      inFlight: session.inFlight,
+      usedBytes: reactor.arena.usedBytes,
+      requests,
+      undelivered,
+      starved,
+      minor,
+    } satisfies Served,
+  );
+  reactor.close();
+  scope.close();
+};
