@@ -24,6 +24,8 @@ const stepBytesMax = 256 * 1024 * 1024, stepInodesMax = 65536;
 const stepShare = 8;
 /** After a refusal the volume counts as full for this long before the root is asked again. */
 const refusedMs = 50;
+/** A store that does not answer a recall in this time keeps what it has. */
+const recallTimeoutMs = 2000;
 /** Inodes a volume may have: one for each so many bytes of its size. */
 const bytesPerInode = 1024;
 const inodesMin = 1024;
@@ -213,7 +215,7 @@ function* recallOthers(
     if (at.server !== asker.server || at.store !== asker.store) others.push(at);
   });
   for (const at of others) {
-    const reply = yield* engine.caller.call(CREDIT_RECALL, at, { volume });
+    const reply = yield* engine.caller.call(CREDIT_RECALL, at, { volume }, { timeoutMs: recallTimeoutMs });
     if (reply.status !== 0) continue;
     const plan = new Plan();
     plan.put(

@@ -37,7 +37,7 @@ import {
   status,
 } from "../protocol/frame.ts";
 import { randomNonce, ServerHandshake } from "../protocol/hello.ts";
-import { GRANTED, HELLO, type Message, messageOf, peerKind, PROVE, RECLAIM } from "../protocol/messages.ts";
+import { CREATE, GRANTED, HELLO, type Message, messageOf, peerKind, PROVE, RECLAIM } from "../protocol/messages.ts";
 import type { Link, Network, Runtime } from "../runtime.ts";
 import type { Store } from "../store/store.ts";
 import { type Task, wait } from "../task.ts";
@@ -347,7 +347,10 @@ export class StoreServer {
     if (slot === "wait") return;
     if (slot === "old") return this.#reply(connection, head, message, answerErrno(status.oldSequence));
     const stored = this.#stored(head, message);
-    if (stored !== null) return this.#answered(request, asker, stored);
+    if (stored !== null) {
+      if (message === CREATE) this.#openAgain(request, stored);
+      return this.#answered(request, asker, stored);
+    }
     this.#run(request, asker);
   }
 
@@ -383,6 +386,14 @@ export class StoreServer {
     this.counters.duplicates++;
     if (record.type !== message.type) return answerErrno(status.malformed);
     return { status: record.status, encoded: record.body };
+  }
+
+  /** A create that was recorded before a restart: what it opened was open in memory only. */
+  #openAgain(request: Request, stored: Answer): void {
+    const { openId } = request.body;
+    if (openId === 0 || stored.status !== 0 || stored.encoded === undefined) return;
+    const { inode, attributes } = decode(CREATE.reply, stored.encoded);
+    if (attributes !== null) this.engine.opens.open(request.head.session, inode, openId);
   }
 
   #run(request: Request, asker: Asker): void {
