@@ -12,6 +12,7 @@ export const E = {
   INTR: 4,
   IO: 5,
   NXIO: 6,
+  "2BIG": 7,
   BADF: 9,
   AGAIN: 11,
   NOMEM: 12,

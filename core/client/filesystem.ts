@@ -55,7 +55,7 @@ export interface AttributeChange {
   atime?: Time | "now";
   mtime?: Time | "now";
   ctime?: Time;
-  /** Clear setuid and setgid as a write does (FATTR_KILL_SUIDGID). */
+  /** Clear setuid and setgid as a write does (FATTR_KILL_SUIDGID); also sent with chown. Directories keep theirs. */
   killSetId?: boolean;
 }
 

@@ -138,6 +138,11 @@ export class Caller implements CallerContext {
     return this.#renewed === null;
   }
 
+  /** True after {@linkcode close}. */
+  get closed(): boolean {
+    return this.#closed;
+  }
+
   /** Calls under way. */
   get active(): number {
     return this.#calls;

@@ -1,0 +1,251 @@
+/**
+ * Bytes of files. Chunk 0 lives with the inode and is read and written there, size and all, in one request. Chunks
+ * > 0 are read and written on their own shards, many at a time, straight from and into the program's buffer.
+ *
+ * Two rules keep a reader from seeing zeros that no program wrote: a writer publishes the size after the data is there,
+ * and a reader that finds a chunk short of the size reads it again after it has seen that size.
+ *
+ * @module
+ */
+
+import { E, failed, type Result } from "../errno.ts";
+import { fileBytesMax } from "../meta/layout.ts";
+import { chunkShard } from "../placement/hash.ts";
+import { dataBytesMax, status } from "../protocol/frame.ts";
+import { APPEND, FSYNC, PUBLISH, READ, READ_CHUNK, WRITE, WRITE_CHUNK } from "../protocol/messages.ts";
+import type { Task } from "../task.ts";
+import { type Done, done } from "./filesystem.ts";
+import { inParallel } from "./parallel.ts";
+import { errnoOf, parallelMax, type Volume, type WriteHint } from "./volume.ts";
+
+/** Bytes of a chunk. */
+export const chunkBytes = dataBytesMax;
+/** A longer write is done in steps of this size, each published. */
+const writeStepBytes = 64 * chunkBytes;
+/** Truncations that may come between a write's data and its size before the write is given up with EIO. */
+const staleMax = 16;
+/** Zero of WRITE_CHUNK's and PUBLISH's `blocksDelta`. */
+const blocksBias = 2 ** 31;
+const blocksDeltaMax = 2 ** 32 - 1;
+
+/** Part of a range that lies in one chunk. */
+interface Piece {
+  chunk: number;
+  /** Offset in the chunk. */
+  within: number;
+  /** Offset in the range. */
+  at: number;
+  length: number;
+}
+
+function pieces(offset: number, length: number): Piece[] {
+  const list: Piece[] = [];
+  for (let at = 0; at < length;) {
+    const chunk = Math.floor((offset + at) / chunkBytes), within = (offset + at) % chunkBytes;
+    const count = Math.min(length - at, chunkBytes - within);
+    list.push({ chunk, within, at, length: count });
+    at += count;
+  }
+  return list;
+}
+
+function isOffset(offset: number): boolean {
+  return Number.isSafeInteger(offset) && offset >= 0;
+}
+
+/** Reads up to `into.length` bytes; `count` is short only at the end of the file. */
+export function* read(
+  volume: Volume,
+  inode: number,
+  offset: number,
+  into: Uint8Array,
+): Task<Result<{ count: number }>> {
+  if (!isOffset(offset)) return E.INVAL;
+  const length = Math.min(into.length, fileBytesMax - offset);
+  if (length <= 0) return { count: 0 };
+  const near = Math.max(0, Math.min(length, chunkBytes - offset));
+  if (near === length) return yield* readNear(volume, inode, offset, into.subarray(0, length));
+  const far = pieces(offset + near, length - near).map((piece) => ({ ...piece, at: piece.at + near }));
+  let nearCount = 0, size = 0;
+  const lengths = yield* inParallel(volume.session.runtime.scheduler, far.length + 1, parallelMax, function* (i) {
+    if (i > 0) return yield* readPiece(volume, inode, far[i - 1], into);
+    const body = { inode, offset: near > 0 ? offset : 0, length: near };
+    const reply = yield* volume.reply(READ, inode, body, { into: into.subarray(0, near) });
+    if (reply.status === 0) size = reply.body!.size, nearCount = reply.dataLength;
+    return reply.status === 0 ? reply.dataLength : -errnoOf(reply.status);
+  });
+  const bad = lengths.find((one) => one < 0);
+  if (bad !== undefined) return -bad;
+  const count = Math.max(0, Math.min(size - offset, length));
+  into.fill(0, Math.min(nearCount, count), Math.min(near, count));
+  const errno = yield* completePieces(volume, inode, far, lengths.slice(1), into.subarray(0, count));
+  return errno === 0 ? { count } : errno;
+}
+
+function* readNear(volume: Volume, inode: number, offset: number, into: Uint8Array): Task<Result<{ count: number }>> {
+  const reply = yield* volume.reply(READ, inode, { inode, offset, length: into.length }, { into });
+  if (reply.status !== 0) return errnoOf(reply.status);
+  const count = Math.max(0, Math.min(reply.body!.size - offset, into.length));
+  if (reply.dataLength < count) into.fill(0, reply.dataLength, count);
+  return { count };
+}
+
+/** Bytes read, or a negative errno. */
+function* readPiece(volume: Volume, inode: number, piece: Piece, into: Uint8Array): Task<number> {
+  const { chunk, within, at, length } = piece, { caller, maps } = volume.session;
+  const shard = chunkShard(inode, chunk, maps.current.shards);
+  const options = { into: into.subarray(at, at + length) };
+  const reply = yield* caller.call(READ_CHUNK, { shard }, { inode, chunk, offset: within, length }, options);
+  return reply.status === 0 ? reply.dataLength : -errnoOf(reply.status);
+}
+
+/** Reads again what was short of the size, and zeroes what still is: a hole. errno. */
+function* completePieces(
+  volume: Volume,
+  inode: number,
+  far: Piece[],
+  lengths: number[],
+  into: Uint8Array,
+): Task<number> {
+  const wanted = far.map((piece) => Math.min(piece.length, into.length - piece.at));
+  const short = far.map((_, i) => i).filter((i) => lengths[i] < wanted[i]);
+  if (short.length === 0) return 0;
+  const again = yield* inParallel(volume.session.runtime.scheduler, short.length, parallelMax, (i) => {
+    return readPiece(volume, inode, { ...far[short[i]], length: wanted[short[i]] }, into);
+  });
+  const bad = again.find((one) => one < 0);
+  if (bad !== undefined) return -bad;
+  short.forEach((i, nth) => into.fill(0, far[i].at + again[nth], far[i].at + wanted[i]));
+  return 0;
+}
+
+/** Writes all of `data`. An errno may leave a part of it written, as on every file system. */
+export function* write(
+  volume: Volume,
+  inode: number,
+  offset: number,
+  data: Uint8Array,
+  options: { killSetId: boolean },
+): Task<Done> {
+  if (!isOffset(offset)) return E.INVAL;
+  if (offset + data.length > fileBytesMax) return E.FBIG;
+  for (let at = 0; at < data.length; at += writeStepBytes) {
+    const step = data.subarray(at, at + writeStepBytes);
+    const errno = yield* writeStep(volume, { inode, offset: offset + at, data: step, killSetId: options.killSetId });
+    if (errno !== 0) return errno;
+  }
+  return done;
+}
+
+interface Step {
+  inode: number;
+  offset: number;
+  data: Uint8Array;
+  killSetId: boolean;
+}
+
+interface FarResult {
+  /** 0, an errno, or status.staleGen. */
+  status: number;
+  blocksDelta: number;
+  servers: number[];
+}
+
+/** Far chunks first, then chunk 0, then the size: nobody sees the end before what lies before it. errno. */
+function* writeStep(volume: Volume, step: Step): Task<number> {
+  const { inode, offset, data } = step;
+  const near = Math.max(0, Math.min(data.length, chunkBytes - offset));
+  if (near === data.length) return yield* writeNear(volume, step, near);
+  for (let attempt = 0; attempt < staleMax; attempt++) {
+    const hint = yield* volume.hint(inode);
+    if (failed(hint)) return hint;
+    const answer = yield* writeWithHint(volume, step, near, hint);
+    if (answer !== status.staleGen) return answer === 0 ? 0 : errnoOf(answer);
+    volume.forget(inode);
+  }
+  return E.IO;
+}
+
+function* writeNear(volume: Volume, step: Step, near: number): Task<number> {
+  const { inode, offset, killSetId } = step;
+  const reply = yield* volume.reply(WRITE, inode, { inode, offset, killSetId }, { data: step.data.subarray(0, near) });
+  return reply.status === 0 ? 0 : errnoOf(reply.status);
+}
+
+function* writeWithHint(volume: Volume, step: Step, near: number, hint: WriteHint): Task<number> {
+  const { inode, offset, data, killSetId } = step;
+  const publish = { inode, gen: hint.gen, blocksDelta: blocksBias, servers: [] as number[], killSetId };
+  if (!hint.far) {
+    // Whoever deletes the file has to know that it has far chunks before the first of them exists.
+    const marked = yield* volume.reply(PUBLISH, inode, { ...publish, size: 0 });
+    if (marked.status !== 0) return marked.status;
+    hint.far = true;
+  }
+  const far = yield* writeFar(volume, step, near, hint);
+  if (far.status === 0 && near > 0) far.status = yield* writeNear(volume, step, near);
+  publish.blocksDelta = Math.max(0, Math.min(blocksBias + far.blocksDelta, blocksDeltaMax));
+  publish.servers = far.servers;
+  // After a failure the size stays, but what was written counts: for the space used, and for the next fsync.
+  const size = far.status === 0 ? offset + data.length : 0;
+  if (far.servers.length === 0) return far.status;
+  const published = yield* volume.reply(PUBLISH, inode, { ...publish, size });
+  return far.status === 0 ? published.status : far.status;
+}
+
+function* writeFar(volume: Volume, step: Step, near: number, hint: WriteHint): Task<FarResult> {
+  const { inode, offset, data } = step, { caller, maps, runtime } = volume.session;
+  const list = pieces(offset + near, data.length - near);
+  const result: FarResult = { status: 0, blocksDelta: 0, servers: [] };
+  yield* inParallel(runtime.scheduler, list.length, parallelMax, function* (i): Task<void> {
+    if (result.status !== 0) return;
+    const { chunk, within, at, length } = list[i];
+    const shard = chunkShard(inode, chunk, maps.current.shards);
+    const body = { inode, volume: hint.volume, gen: hint.gen, chunk, offset: within };
+    const part = data.subarray(near + at, near + at + length);
+    const reply = yield* caller.call(WRITE_CHUNK, { shard }, body, { data: part });
+    if (reply.status !== 0) {
+      // An errno says more than staleGen, which only asks for another try.
+      if (result.status === 0 || result.status === status.staleGen) result.status = reply.status;
+      return;
+    }
+    result.blocksDelta += reply.body!.blocksDelta - blocksBias;
+    if (!result.servers.includes(reply.server)) result.servers.push(reply.server);
+  });
+  return result;
+}
+
+/** Makes the size at least `size`, without data (the end of a copied hole). errno. */
+export function* extendTo(volume: Volume, inode: number, size: number): Task<number> {
+  for (let attempt = 0; attempt < staleMax; attempt++) {
+    const hint = yield* volume.hint(inode);
+    if (failed(hint)) return hint;
+    const body = { inode, gen: hint.gen, size, blocksDelta: blocksBias, servers: [], killSetId: false };
+    const reply = yield* volume.reply(PUBLISH, inode, body);
+    if (reply.status !== status.staleGen) return reply.status === 0 ? 0 : errnoOf(reply.status);
+    volume.forget(inode);
+  }
+  return E.IO;
+}
+
+/** APPEND. A piece of up to 1 MiB is appended atomically; longer data in several pieces. */
+export function* append(
+  volume: Volume,
+  inode: number,
+  data: Uint8Array,
+  options: { killSetId: boolean },
+): Task<Result<{ offset: number }>> {
+  let first = -1;
+  for (let at = 0; at === 0 || at < data.length; at += dataBytesMax) {
+    const piece = data.subarray(at, at + dataBytesMax);
+    const reply = yield* volume.ask(APPEND, inode, { inode, killSetId: options.killSetId }, { data: piece });
+    if (failed(reply)) return reply;
+    if (first < 0) first = reply.offset;
+  }
+  return { offset: first };
+}
+
+/** FSYNC. */
+export function* sync(volume: Volume, inode: number): Task<Done> {
+  const synced = yield* volume.ask(FSYNC, inode, { inode });
+  return failed(synced) ? synced : done;
+}

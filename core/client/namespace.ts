@@ -1,0 +1,184 @@
+/**
+ * Names: lookup, create, mkdir, unlink, rmdir, rename, link, readlink. The shard of the directory does the work, in one
+ * request; an inode that is far from its name costs a second one to read.
+ *
+ * @module
+ */
+
+import { E, failed, type Result } from "../errno.ts";
+import { type Attributes, S } from "../meta/attributes.ts";
+import { targetBytesMax } from "../meta/layout.ts";
+import { CREATE, LINK, LOOKUP, MKDIR, OPEN, READLINK, RENAME, RMDIR, UNLINK } from "../protocol/messages.ts";
+import type { Task } from "../task.ts";
+import { setAttributes } from "./attributes.ts";
+import { type Caller, type CreateOptions, type Done, done, renameFlags } from "./filesystem.ts";
+import { nameErrno } from "./names.ts";
+import { errnoOf, type Volume } from "./volume.ts";
+
+/** A name whose inode is gone when it is asked for is looked up again this often. */
+const lookupsMax = 4;
+const permissionBits = 0o7777;
+const dtReg = S.IFREG >>> 12, dtDir = S.IFDIR >>> 12;
+const none = new Uint8Array(0);
+
+/** True for the errno of an inode that is no more. */
+function isGone(errno: number): boolean {
+  return errno === E.NOENT || errno === E.STALE;
+}
+
+/** LOOKUP, and GETATTR when the inode is far. */
+export function* lookup(volume: Volume, dir: number, name: Uint8Array): Task<Result<Attributes>> {
+  const errno = nameErrno(name);
+  if (errno !== 0) return errno;
+  for (let attempt = 0; attempt < lookupsMax; attempt++) {
+    const found = yield* volume.ask(LOOKUP, dir, { dir, name });
+    if (failed(found)) return found;
+    if (found.attributes !== null) return volume.seen(found.attributes);
+    const attributes = yield* volume.attributes(found.inode);
+    if (!failed(attributes) || !isGone(attributes)) return attributes;
+  }
+  return E.NOENT;
+}
+
+/** The directory above. */
+export function* parent(volume: Volume, dir: number): Task<Result<Attributes>> {
+  const own = yield* volume.attributes(dir);
+  if (failed(own)) return own;
+  if ((own.mode & S.IFMT) !== S.IFDIR) return E.NOTDIR;
+  return own.parent === dir ? own : yield* volume.attributes(own.parent);
+}
+
+/** Files of every kind but directories. */
+export function* create(
+  volume: Volume,
+  dir: number,
+  name: Uint8Array,
+  options: CreateOptions,
+  caller: Caller,
+): Task<Result<Attributes>> {
+  const type = (options.mode & S.IFMT) || S.IFREG, target = options.target ?? none;
+  const errno = nameErrno(name) || targetErrno(type, options.target);
+  if (errno !== 0) return errno;
+  if (type === S.IFDIR) return E.PERM;
+  const mode = type | (options.mode & permissionBits & ~caller.umask);
+  for (let attempt = 0; attempt < lookupsMax; attempt++) {
+    const openId = options.open ? volume.session.opens.newId() : 0;
+    const reply = yield* volume.reply(CREATE, dir, {
+      dir,
+      name,
+      mode,
+      uid: caller.uid,
+      gid: caller.gid,
+      rdev: options.rdev ?? 0,
+      target,
+      exclusive: options.exclusive,
+      openId,
+      truncate: options.truncate ?? false,
+    });
+    if (reply.status !== 0) return errnoOf(reply.status);
+    const { inode, type: found, attributes } = reply.body!;
+    if (options.open && found !== dtReg) return found === dtDir ? E.ISDIR : E.EXIST;
+    if (attributes === null) {
+      const far = yield* options.open ? open(volume, inode, options) : volume.attributes(inode);
+      if (!failed(far) || !isGone(far)) return far;
+      continue;
+    }
+    volume.seen(attributes);
+    if (!options.open) return attributes;
+    volume.session.opens.adopt(inode, openId);
+    // The answer may be the stored one of an attempt before the server's start, which has forgotten the open.
+    if (reply.sends > 1) return yield* reopen(volume, inode);
+    return attributes;
+  }
+  return E.NOENT;
+}
+
+function targetErrno(type: number, target: Uint8Array | undefined): number {
+  if (type !== S.IFLNK) return target === undefined ? 0 : E.INVAL;
+  if (target === undefined || target.length === 0) return E.NOENT;
+  if (target.length > targetBytesMax) return E.NAMETOOLONG;
+  return target.includes(0) ? E.INVAL : 0;
+}
+
+/** Registers again an open that is counted already. */
+function* reopen(volume: Volume, inode: number): Task<Result<Attributes>> {
+  const { opens } = volume.session;
+  const reply = yield* volume.ask(OPEN, inode, { inode, openId: opens.begin(inode) });
+  opens.ended(inode);
+  if (!failed(reply)) return volume.seen(reply.attributes);
+  opens.close(inode);
+  return reply;
+}
+
+/** OPEN; with `truncate` the file is cut to nothing, which also moves its times when it was empty. */
+export function* open(volume: Volume, inode: number, options: { truncate?: boolean }): Task<Result<Attributes>> {
+  const { opens } = volume.session;
+  const reply = yield* volume.ask(OPEN, inode, { inode, openId: opens.begin(inode) });
+  if (failed(reply)) {
+    opens.ended(inode);
+    return reply;
+  }
+  opens.opened(inode);
+  if (!options.truncate) return volume.seen(reply.attributes);
+  const cut = yield* setAttributes(volume, inode, { size: 0 });
+  if (failed(cut)) opens.close(inode);
+  return cut;
+}
+
+/** MKDIR. */
+export function* makeDirectory(
+  volume: Volume,
+  dir: number,
+  name: Uint8Array,
+  mode: number,
+  caller: Caller,
+): Task<Result<Attributes>> {
+  const errno = nameErrno(name);
+  if (errno !== 0) return errno;
+  const bits = S.IFDIR | (mode & permissionBits & ~caller.umask);
+  const made = yield* volume.ask(MKDIR, dir, { dir, name, mode: bits, uid: caller.uid, gid: caller.gid });
+  return failed(made) ? made : volume.seen(made.attributes);
+}
+
+/** UNLINK. */
+export function* unlink(volume: Volume, dir: number, name: Uint8Array): Task<Done> {
+  return nameErrno(name) || finished(yield* volume.ask(UNLINK, dir, { dir, name }));
+}
+
+/** RMDIR. */
+export function* removeDirectory(volume: Volume, dir: number, name: Uint8Array): Task<Done> {
+  return nameErrno(name) || finished(yield* volume.ask(RMDIR, dir, { dir, name }));
+}
+
+/** RENAME. EINVAL for flags that are not offered. */
+export function* rename(
+  volume: Volume,
+  from: { dir: number; name: Uint8Array },
+  to: { dir: number; name: Uint8Array },
+  flags: number,
+): Task<Done> {
+  const errno = nameErrno(from.name) || nameErrno(to.name);
+  if (errno !== 0) return errno;
+  if (flags !== 0 && flags !== renameFlags.noReplace && flags !== renameFlags.exchange) return E.INVAL;
+  const body = { dir: from.dir, name: from.name, newDir: to.dir, newName: to.name, flags };
+  return finished(yield* volume.ask(RENAME, from.dir, body));
+}
+
+/** LINK. */
+export function* link(volume: Volume, inode: number, dir: number, name: Uint8Array): Task<Result<Attributes>> {
+  const errno = nameErrno(name);
+  if (errno !== 0) return errno;
+  const linked = yield* volume.ask(LINK, dir, { inode, dir, name });
+  return failed(linked) ? linked : volume.seen(linked.attributes);
+}
+
+/** READLINK. */
+export function* readLink(volume: Volume, inode: number): Task<Result<Uint8Array>> {
+  const found = yield* volume.ask(READLINK, inode, { inode });
+  return failed(found) ? found : found.target;
+}
+
+/** An answer without content. */
+export function finished(answer: Result<object>): Done {
+  return failed(answer) ? answer : done;
+}

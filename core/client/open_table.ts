@@ -1,0 +1,206 @@
+/**
+ * What this client has open, by inode. The servers know one open a session and inode, named by an id that only grows;
+ * here the opens of all programs are counted. The last close queues a RELEASE, which goes out later with others in one
+ * message a store: a close never waits, and a RELEASE that comes late cannot end a newer open, whose id is higher.
+ *
+ * @module
+ */
+
+import { shardOf } from "../meta/layout.ts";
+import type { Caller } from "../protocol/caller.ts";
+import { RELEASE } from "../protocol/messages.ts";
+import { first, Future, type Task, wait } from "../task.ts";
+import { inParallel } from "./parallel.ts";
+
+/** An open as RECLAIM and RELEASE name it. */
+export interface OpenClaim {
+  inode: number;
+  openId: number;
+}
+
+interface OpenState {
+  /** Opens of programs. */
+  count: number;
+  /** Requests under way that may register an open. */
+  opening: number;
+  /** Highest id that was sent. */
+  openId: number;
+}
+
+/** Closes for one store; target null: nobody serves their shard now. */
+interface Batch {
+  target: { server: number; store: number } | null;
+  closes: OpenClaim[];
+}
+
+/** A queued RELEASE leaves after this time. */
+const releaseDelayMs = 5;
+/** So many queued RELEASEs leave at once. */
+const releaseBatch = 64;
+/** Closes in one message. */
+const closesPerMessage = 1024;
+const releaseRetryMs = 1_000;
+
+/** See the module's comment. */
+export class OpenTable {
+  #caller: Caller;
+  #lastId = 0;
+  #states = new Map<number, OpenState>();
+  /** Opens of a session that died, by inode: whoever holds one gets EIO until it is closed. */
+  #stale = new Map<number, number>();
+  #closing = new Map<number, number>();
+  #flushing = false;
+  #full = new Future<void>();
+
+  constructor(caller: Caller) {
+    this.#caller = caller;
+  }
+
+  /** A fresh id, for a request that finds out which inode it opens. */
+  newId(): number {
+    return ++this.#lastId;
+  }
+
+  /** An OPEN is about to be sent; returns its id. Ends with {@linkcode opened} or {@linkcode ended}. */
+  begin(inode: number): number {
+    const state = this.#state(inode);
+    state.opening++;
+    return state.openId = this.newId();
+  }
+
+  /** What {@linkcode begin} began has succeeded: one more open. */
+  opened(inode: number): void {
+    const state = this.#state(inode);
+    state.opening = Math.max(0, state.opening - 1);
+    state.count++;
+  }
+
+  /** What {@linkcode begin} began is over without one more open; should the server think otherwise, it is released. */
+  ended(inode: number): void {
+    const state = this.#states.get(inode);
+    if (state === undefined) return;
+    state.opening = Math.max(0, state.opening - 1);
+    this.#settle(inode, state);
+  }
+
+  /** A request with an id of {@linkcode newId} has opened this inode. */
+  adopt(inode: number, openId: number): void {
+    const state = this.#state(inode);
+    state.count++;
+    state.openId = Math.max(state.openId, openId);
+  }
+
+  /** Ends one open. */
+  close(inode: number): void {
+    const stale = this.#stale.get(inode);
+    if (stale !== undefined) {
+      if (stale > 1) this.#stale.set(inode, stale - 1);
+      else this.#stale.delete(inode);
+      return;
+    }
+    const state = this.#states.get(inode);
+    if (state === undefined) return;
+    state.count = Math.max(0, state.count - 1);
+    this.#settle(inode, state);
+  }
+
+  /** True while programs hold opens from a session that died. */
+  isStale(inode: number): boolean {
+    return this.#stale.size > 0 && this.#stale.has(inode);
+  }
+
+  /** Inodes that are open. */
+  get size(): number {
+    return this.#states.size;
+  }
+
+  /** What is open on a store, by the map of now. */
+  claims(server: number, store: number): OpenClaim[] {
+    const found: OpenClaim[] = [];
+    for (const [inode, state] of this.#states) {
+      if (state.count === 0) continue;
+      const owner = this.#caller.maps.ownerOf(shardOf(inode));
+      if (owner?.server === server && owner.store === store) found.push({ inode, openId: state.openId });
+    }
+    return found;
+  }
+
+  /** The session died: its opens are void. */
+  sessionDied(): void {
+    for (const [inode, state] of this.#states) {
+      if (state.count > 0) this.#stale.set(inode, (this.#stale.get(inode) ?? 0) + state.count);
+    }
+    this.#states.clear();
+    this.#closing.clear();
+  }
+
+  /** Sends every RELEASE that is queued and waits for the answers (unmount). */
+  *flush(): Task<void> {
+    while (this.#closing.size > 0) {
+      if (!(yield* this.#sendClosing())) return;
+    }
+  }
+
+  #state(inode: number): OpenState {
+    let state = this.#states.get(inode);
+    if (state === undefined) this.#states.set(inode, state = { count: 0, opening: 0, openId: 0 });
+    return state;
+  }
+
+  #settle(inode: number, state: OpenState): void {
+    if (state.count > 0 || state.opening > 0) return;
+    this.#states.delete(inode);
+    this.#closing.set(inode, state.openId);
+    if (this.#closing.size >= releaseBatch) this.#full.resolve();
+    if (this.#flushing) return;
+    this.#flushing = true;
+    this.#caller.runtime.scheduler.spawn(this.#flushLater());
+  }
+
+  *#flushLater(): Task<void> {
+    const { runtime } = this.#caller;
+    while (this.#closing.size > 0) {
+      yield* wait(first<void>(runtime.sleep(releaseDelayMs), this.#full));
+      this.#full = new Future<void>();
+      if (!(yield* this.#sendClosing())) yield* wait(runtime.sleep(releaseRetryMs));
+    }
+    this.#flushing = false;
+  }
+
+  /** One message a store (more for very many). False: some were not answered and are queued again. */
+  *#sendClosing(): Task<boolean> {
+    const caller = this.#caller, session = caller.session;
+    const batches = this.#batches();
+    const answers = yield* inParallel(caller.runtime.scheduler, batches.length, 16, function* (i): Task<boolean> {
+      const { target, closes } = batches[i];
+      if (target === null) return false;
+      return (yield* caller.call(RELEASE, target, { closes })).status === 0;
+    });
+    if (caller.session !== session || !caller.sessionAlive) return false;
+    answers.forEach((answered, i) => {
+      if (!answered) { for (const one of batches[i].closes) this.#requeue(one); }
+    });
+    return answers.every((answered) => answered);
+  }
+
+  #batches(): Batch[] {
+    const batches: Batch[] = [];
+    const filling = new Map<string, Batch>();
+    for (const [inode, openId] of this.#closing) {
+      const target = this.#caller.maps.ownerOf(shardOf(inode)), key = `${target?.server}/${target?.store}`;
+      let batch = filling.get(key);
+      if (batch === undefined || batch.closes.length >= closesPerMessage) {
+        batch = { target, closes: [] };
+        filling.set(key, batch);
+        batches.push(batch);
+      }
+      batch.closes.push({ inode, openId });
+    }
+    this.#closing.clear();
+    return batches;
+  }
+
+  #requeue({ inode, openId }: OpenClaim): void {
+    this.#closing.set(inode, Math.max(openId, this.#closing.get(inode) ?? 0));
+  }
+}

@@ -1,0 +1,114 @@
+/**
+ * A client's session with the cluster: the caller, what is open and what is locked, shared by all volumes that the
+ * client has mounted. After a store's start it claims them again, before anything else is asked there.
+ *
+ * When the manager has declared the session dead, everything that was open is void: programs get EIO from such files
+ * until they have closed them. The control plane gets a new session and {@linkcode ClientSession.renew} starts anew;
+ * what does not concern those files waits for that, within the io timeout.
+ *
+ * @module
+ */
+
+import { sessionIsDead } from "../placement/map.ts";
+import type { MapHolder } from "../placement/map_holder.ts";
+import { Caller } from "../protocol/caller.ts";
+import type { Of } from "../protocol/codec.ts";
+import { GRANTED, peerKind, RECLAIM } from "../protocol/messages.ts";
+import type { Frame } from "../protocol/frame.ts";
+import type { Network, Runtime } from "../runtime.ts";
+import type { Task } from "../task.ts";
+import { HeldLocks } from "./held_locks.ts";
+import { OpenTable } from "./open_table.ts";
+
+/** Opens, and locks, in one RECLAIM message. */
+export const claimsPerMessage = 1024;
+
+/** What a session is made of. */
+export interface ClientSessionOptions {
+  runtime: Runtime;
+  network: Network;
+  maps: MapHolder;
+  /** The cluster's secret; null without one. */
+  secret: Uint8Array | null;
+  /** Number from the manager. */
+  session: number;
+  /** A call without an answer ends with EIO after this time. */
+  ioTimeoutMs?: number;
+  callTimeoutMs?: number;
+  /** The session is dead: get a new one from the manager and call {@linkcode ClientSession.renew}. */
+  onSessionDead?: () => void;
+}
+
+/** See the module's comment. One a reactor. */
+export class ClientSession {
+  readonly runtime: Runtime;
+  readonly maps: MapHolder;
+  readonly caller: Caller;
+  readonly opens: OpenTable;
+  readonly locks: HeldLocks;
+
+  constructor(options: ClientSessionOptions) {
+    const { runtime, network, maps, secret, session, ioTimeoutMs, callTimeoutMs } = options;
+    this.runtime = runtime;
+    this.maps = maps;
+    this.caller = new Caller({
+      runtime,
+      network,
+      maps,
+      secret,
+      kind: peerKind.client,
+      session,
+      keepLinks: true,
+      ioTimeoutMs,
+      callTimeoutMs,
+      hooks: {
+        reclaim: (server, store) => this.#claims(server, store),
+        push: (frame) => this.#push(frame),
+        sessionDead: () => {
+          this.opens.sessionDied();
+          this.locks.sessionDied();
+          options.onSessionDead?.();
+        },
+      },
+    });
+    this.opens = new OpenTable(this.caller);
+    this.locks = new HeldLocks(maps);
+    maps.onChange((map) => {
+      if (sessionIsDead(map, this.caller.session)) this.caller.sessionDied(this.caller.session);
+    });
+  }
+
+  /** Goes on with a new session number. */
+  renew(session: number): void {
+    // A session may be replaced before anybody has heard of its death.
+    this.caller.sessionDied(this.caller.session);
+    this.caller.renew(session);
+  }
+
+  /** Sends what is still to be sent (closes); then {@linkcode close} loses nothing. */
+  *finish(): Task<void> {
+    yield* this.opens.flush();
+  }
+
+  /** Ends every link; calls under way end with EIO. */
+  close(): void {
+    this.caller.close();
+  }
+
+  /** What the session holds on a store, in messages of bounded size; always at least one, the last marked. */
+  #claims(server: number, store: number): Of<typeof RECLAIM.request>[] {
+    const opens = this.opens.claims(server, store), locks = this.locks.claims(server, store);
+    const messages: Of<typeof RECLAIM.request>[] = [];
+    for (let at = 0; at === 0 || at < opens.length || at < locks.length; at += claimsPerMessage) {
+      const to = at + claimsPerMessage;
+      const last = to >= opens.length && to >= locks.length;
+      messages.push({ opens: opens.slice(at, to), locks: locks.slice(at, to), last });
+    }
+    return messages;
+  }
+
+  #push(frame: Frame): void {
+    if (frame.head.type !== GRANTED.type) return;
+    this.locks.granted(GRANTED.request.read(frame.body).ticket);
+  }
+}

@@ -1,0 +1,114 @@
+/**
+ * What every operation on a volume needs: the session, the volume's identity, and the little that is remembered of
+ * inodes between operations. It caches nothing that a program could see: only what a write has to carry, which the
+ * servers check.
+ *
+ * @module
+ */
+
+import { E, failed, type Result } from "../errno.ts";
+import { type Attributes, inodeFlags } from "../meta/attributes.ts";
+import { shardOf } from "../meta/layout.ts";
+import { rootInode, volumeState } from "../placement/map.ts";
+import type { CallOptions, Reply } from "../protocol/caller.ts";
+import { status } from "../protocol/frame.ts";
+import { GETATTR, type Message } from "../protocol/messages.ts";
+import type { Task } from "../task.ts";
+import type { ClientSession } from "./session.ts";
+
+/** Inodes of which something is remembered. */
+const hintsMax = 8192;
+/** Requests that one operation has in flight at most. */
+export const parallelMax = 16;
+
+/** What a write of far chunks has to know of an inode. */
+export interface WriteHint {
+  gen: number;
+  volume: number;
+  /** The inode is known to have far chunks. */
+  far: boolean;
+}
+
+/** errno for a reply's status: what is no errno (a dead session, a server out of its mind) is EIO. */
+export function errnoOf(replyStatus: number): number {
+  return replyStatus >= status.wrongOwner ? E.IO : replyStatus;
+}
+
+/** See the module's comment. */
+export class Volume {
+  readonly session: ClientSession;
+  readonly id: number;
+  readonly root: number;
+  #readOnly: boolean;
+  #hints = new Map<number, WriteHint>();
+
+  constructor(session: ClientSession, id: number, readOnly: boolean) {
+    this.session = session;
+    this.id = id;
+    this.root = rootInode(id, session.maps.current.shards);
+    this.#readOnly = readOnly;
+  }
+
+  /** By the mount's wish or the volume's setting. */
+  get readOnly(): boolean {
+    return this.#readOnly || (this.session.maps.volume(this.id)?.readOnly ?? false);
+  }
+
+  /** ESTALE when the volume is gone, else 0. */
+  get gone(): number {
+    return this.session.maps.volume(this.id)?.state === volumeState.live ? 0 : E.STALE;
+  }
+
+  /** ESTALE when the volume is gone, EROFS when it must not be changed, else 0. */
+  get unwritable(): number {
+    return this.gone || (this.readOnly ? E.ROFS : 0);
+  }
+
+  /** EIO when programs hold the inode open since before the session died, else 0. */
+  staleness(inode: number): number {
+    return this.session.opens.isStale(inode) ? E.IO : 0;
+  }
+
+  /** Asks the shard of an inode; ESTALE for a number that no inode has. */
+  *reply<Q, R>(message: Message<Q, R>, inode: number, body: Q, options?: CallOptions): Task<Reply<R>> {
+    const shard = shardOf(inode);
+    if (!Number.isSafeInteger(inode) || inode <= 0 || shard >= this.session.maps.current.shards) {
+      return { status: E.STALE, dataLength: 0, server: 0, sends: 0 };
+    }
+    return yield* this.session.caller.call(message, { shard }, body, options);
+  }
+
+  /** As {@linkcode reply}, for those who need the body alone, or the errno. */
+  *ask<Q, R extends object>(message: Message<Q, R>, inode: number, body: Q, options?: CallOptions): Task<Result<R>> {
+    const reply = yield* this.reply(message, inode, body, options);
+    return reply.status === 0 ? reply.body! : errnoOf(reply.status);
+  }
+
+  /** GETATTR. */
+  *attributes(inode: number): Task<Result<Attributes>> {
+    const body = yield* this.ask(GETATTR, inode, { inode });
+    return failed(body) ? body : this.seen(body.attributes);
+  }
+
+  /** Remembers what a write will need; returns its argument. */
+  seen(attributes: Attributes): Attributes {
+    const { inode, gen, volume, flags } = attributes;
+    this.#hints.delete(inode);
+    this.#hints.set(inode, { gen, volume, far: (flags & inodeFlags.far) !== 0 });
+    if (this.#hints.size > hintsMax) this.forget(this.#hints.keys().next().value!);
+    return attributes;
+  }
+
+  /** What is remembered of an inode, else what its shard says. */
+  *hint(inode: number): Task<Result<WriteHint>> {
+    const known = this.#hints.get(inode);
+    if (known !== undefined) return known;
+    const attributes = yield* this.attributes(inode);
+    return failed(attributes) ? attributes : this.#hints.get(inode)!;
+  }
+
+  /** What is remembered of an inode is out of date. */
+  forget(inode: number): void {
+    this.#hints.delete(inode);
+  }
+}

@@ -1,0 +1,209 @@
+/**
+ * A volume as a {@linkcode FileSystem}: the front door of the client core. Each operation's story is in the file of its
+ * subject (namespace, attributes, data, ranges, directory, xattr, locks, statistics); here is only who may do what: a
+ * deleted volume answers ESTALE to everything, a read-only one EROFS to changes, and files that were open when the
+ * session died EIO until they are closed.
+ *
+ * @module
+ */
+
+import type { Result } from "../errno.ts";
+import type { Attributes } from "../meta/attributes.ts";
+import type { Future, Task } from "../task.ts";
+import { setAttributes } from "./attributes.ts";
+import { append, read, sync, write } from "./data.ts";
+import { readDirectory } from "./directory.ts";
+import {
+  type AttributeChange,
+  type Caller,
+  type CreateOptions,
+  type DirectoryEntry,
+  type Done,
+  done,
+  type FileSystem,
+  type Lock,
+  type Totals,
+  type Whence,
+} from "./filesystem.ts";
+import { dropLocks, setLock, testLock } from "./locks.ts";
+import {
+  create,
+  link,
+  lookup,
+  makeDirectory,
+  open,
+  parent,
+  readLink,
+  removeDirectory,
+  rename,
+  unlink,
+} from "./namespace.ts";
+import { allocate, copyRange, seek } from "./ranges.ts";
+import type { ClientSession } from "./session.ts";
+import { statistics } from "./statistics.ts";
+import { Volume } from "./volume.ts";
+import {
+  getExtendedAttribute,
+  listExtendedAttributes,
+  removeExtendedAttribute,
+  setExtendedAttribute,
+} from "./xattr.ts";
+
+/** See the module's comment. Several of them share a session. */
+export class VolumeClient implements FileSystem {
+  #volume: Volume;
+
+  /** `volumeId` as in the map; `readOnly` is the mount's wish, besides the volume's own setting. */
+  constructor(session: ClientSession, options: { volumeId: number; readOnly?: boolean }) {
+    this.#volume = new Volume(session, options.volumeId, options.readOnly ?? false);
+  }
+
+  get root(): number {
+    return this.#volume.root;
+  }
+
+  get readOnly(): boolean {
+    return this.#volume.readOnly;
+  }
+
+  /** Number of the volume, as in the map. */
+  get volumeId(): number {
+    return this.#volume.id;
+  }
+
+  *lookup(dir: number, name: Uint8Array): Task<Result<Attributes>> {
+    return this.#volume.gone || (yield* lookup(this.#volume, dir, name));
+  }
+
+  *parent(dir: number): Task<Result<Attributes>> {
+    return this.#volume.gone || (yield* parent(this.#volume, dir));
+  }
+
+  *getAttributes(inode: number): Task<Result<Attributes>> {
+    return this.#volume.gone || (yield* this.#volume.attributes(inode));
+  }
+
+  *setAttributes(inode: number, change: AttributeChange): Task<Result<Attributes>> {
+    const errno = this.#volume.unwritable || (change.size === undefined ? 0 : this.#volume.staleness(inode));
+    return errno || (yield* setAttributes(this.#volume, inode, change));
+  }
+
+  *create(dir: number, name: Uint8Array, options: CreateOptions, caller: Caller): Task<Result<Attributes>> {
+    return this.#volume.unwritable || (yield* create(this.#volume, dir, name, options, caller));
+  }
+
+  *makeDirectory(dir: number, name: Uint8Array, mode: number, caller: Caller): Task<Result<Attributes>> {
+    return this.#volume.unwritable || (yield* makeDirectory(this.#volume, dir, name, mode, caller));
+  }
+
+  *unlink(dir: number, name: Uint8Array): Task<Done> {
+    return this.#volume.unwritable || (yield* unlink(this.#volume, dir, name));
+  }
+
+  *removeDirectory(dir: number, name: Uint8Array): Task<Done> {
+    return this.#volume.unwritable || (yield* removeDirectory(this.#volume, dir, name));
+  }
+
+  *rename(dir: number, name: Uint8Array, newDir: number, newName: Uint8Array, flags: number): Task<Done> {
+    const from = { dir, name }, to = { dir: newDir, name: newName };
+    return this.#volume.unwritable || (yield* rename(this.#volume, from, to, flags));
+  }
+
+  *link(inode: number, dir: number, name: Uint8Array): Task<Result<Attributes>> {
+    return this.#volume.unwritable || (yield* link(this.#volume, inode, dir, name));
+  }
+
+  *readLink(inode: number): Task<Result<Uint8Array>> {
+    return this.#volume.gone || (yield* readLink(this.#volume, inode));
+  }
+
+  *open(inode: number, options: { truncate: boolean }): Task<Result<Attributes>> {
+    const errno = (options.truncate ? this.#volume.unwritable : this.#volume.gone) || this.#volume.staleness(inode);
+    return errno || (yield* open(this.#volume, inode, options));
+  }
+
+  // deno-lint-ignore require-yield
+  *release(inode: number): Task<Done> {
+    this.#volume.session.opens.close(inode);
+    return done;
+  }
+
+  *read(inode: number, offset: number, into: Uint8Array): Task<Result<{ count: number }>> {
+    return this.#unreadable(inode) || (yield* read(this.#volume, inode, offset, into));
+  }
+
+  *write(inode: number, offset: number, data: Uint8Array, options: { killSetId: boolean }): Task<Done> {
+    return this.#unwritable(inode) || (yield* write(this.#volume, inode, offset, data, options));
+  }
+
+  *append(inode: number, data: Uint8Array, options: { killSetId: boolean }): Task<Result<{ offset: number }>> {
+    return this.#unwritable(inode) || (yield* append(this.#volume, inode, data, options));
+  }
+
+  *allocate(inode: number, mode: number, offset: number, length: number): Task<Done> {
+    return this.#unwritable(inode) || (yield* allocate(this.#volume, inode, mode, offset, length));
+  }
+
+  *copyRange(
+    from: number,
+    fromOffset: number,
+    to: number,
+    toOffset: number,
+    length: number,
+  ): Task<Result<{ count: number }>> {
+    const errno = this.#unreadable(from) || this.#unwritable(to);
+    return errno || (yield* copyRange(this.#volume, { from, fromOffset, to, toOffset, length }));
+  }
+
+  *seek(inode: number, offset: number, whence: Whence): Task<Result<{ offset: number }>> {
+    return this.#unreadable(inode) || (yield* seek(this.#volume, inode, offset, whence));
+  }
+
+  *sync(inode: number): Task<Done> {
+    return this.#unreadable(inode) || (yield* sync(this.#volume, inode));
+  }
+
+  *readDirectory(dir: number, cookie: number, limitBytes: number, plus: boolean): Task<Result<DirectoryEntry[]>> {
+    return this.#volume.gone || (yield* readDirectory(this.#volume, dir, cookie, limitBytes, plus));
+  }
+
+  *getExtendedAttribute(inode: number, name: Uint8Array): Task<Result<Uint8Array>> {
+    return this.#volume.gone || (yield* getExtendedAttribute(this.#volume, inode, name));
+  }
+
+  *setExtendedAttribute(inode: number, name: Uint8Array, value: Uint8Array, flags: number): Task<Done> {
+    return this.#volume.unwritable || (yield* setExtendedAttribute(this.#volume, inode, name, value, flags));
+  }
+
+  *listExtendedAttributes(inode: number): Task<Result<Uint8Array>> {
+    return this.#volume.gone || (yield* listExtendedAttributes(this.#volume, inode));
+  }
+
+  *removeExtendedAttribute(inode: number, name: Uint8Array): Task<Done> {
+    return this.#volume.unwritable || (yield* removeExtendedAttribute(this.#volume, inode, name));
+  }
+
+  *testLock(inode: number, lock: Lock): Task<Result<Lock>> {
+    return this.#unreadable(inode) || (yield* testLock(this.#volume, inode, lock));
+  }
+
+  *setLock(inode: number, lock: Lock, block: boolean, cancel: Future<void>): Task<Done> {
+    return this.#unreadable(inode) || (yield* setLock(this.#volume, inode, lock, block, cancel));
+  }
+
+  *dropLocks(inode: number, flock: boolean, ownerLow: number, ownerHigh: number): Task<Done> {
+    return this.#volume.gone || (yield* dropLocks(this.#volume, inode, flock, ownerLow, ownerHigh));
+  }
+
+  *statistics(): Task<Result<Totals>> {
+    return this.#volume.gone || (yield* statistics(this.#volume));
+  }
+
+  #unreadable(inode: number): number {
+    return this.#volume.gone || this.#volume.staleness(inode);
+  }
+
+  #unwritable(inode: number): number {
+    return this.#volume.unwritable || this.#volume.staleness(inode);
+  }
+}
