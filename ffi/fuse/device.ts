@@ -78,7 +78,10 @@ export class FuseDevice {
 
   /** Begins to serve. */
   start(): void {
-    this.#poll = this.#options.reactor.poll(this.#options.fd, POLL.IN, () => this.#drain());
+    this.#poll = this.#options.reactor.poll(this.#options.fd, POLL.IN, (events) => {
+      if (events < 0) this.#end(`poll: ${errnoText(events)}`);
+      else this.#drain();
+    });
   }
 
   /** Ends the mount from this side: programs that use it get ENOTCONN. Unmounting is the orderly way. */
