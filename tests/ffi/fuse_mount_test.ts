@@ -413,11 +413,13 @@ Deno.test({
       const fd = open(`${path}/file`, O.RDWR | O.CREAT);
       assertEquals(result(sys.flock(fd, 2)), 0);
       const connection = findMount(path)!.device.split(":")[1];
-      Deno.mkdirSync("/sys/fs/fuse/connections", { recursive: true });
-      if (!isMounted("/sys/fs/fuse/connections")) {
-        await run("mount", "-t", "fusectl", "none", "/sys/fs/fuse/connections");
+      const control = "/sys/fs/fuse/connections", controlled = isMounted(control);
+      if (!controlled) await run("mount", "-t", "fusectl", "none", control);
+      try {
+        Deno.writeTextFileSync(`${control}/${connection}/abort`, "1");
+      } finally {
+        if (!controlled) await run("umount", control);
       }
-      Deno.writeTextFileSync(`/sys/fs/fuse/connections/${connection}/abort`, "1");
       const { opens, locks, openFiles } = await served;
       assertEquals([opens, locks, openFiles], [0, 0, 0]);
       assertEquals(isMounted(path), true);
