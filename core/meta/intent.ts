@@ -4,7 +4,8 @@
  * The shard of the dentry drives. It logs an intent, sends steps to other shards (idempotent: the participant stores
  * that it applied step (driver shard, n, step) in the same record as the effect), logs the outcome with the reply, and
  * forgets the intent. After a crash the driver resumes every intent it finds; a step that was applied answers what it
- * answered before. Every step names the driver's lowest unfinished n: participants forget what is below and refuse it.
+ * answered before. Every step names the driver's lowest unfinished n: participants refuse what is below; what they have
+ * applied they forget once the driver, asked from time to time, says that the intent is over.
  * Nobody ever undoes by time.
  *
  * An intent's story is told in one file of core/meta/ops; this file is the mechanism they share.
@@ -31,7 +32,7 @@ import {
   Writer,
 } from "../protocol/codec.ts";
 import { status } from "../protocol/frame.ts";
-import { attributes, messageOf, STEP } from "../protocol/messages.ts";
+import { attributes, LOWEST, messageOf, STEP } from "../protocol/messages.ts";
 import { type Task, wait } from "../task.ts";
 import { type Answer, answerErrno, type Engine, type Request } from "./engine.ts";
 import { after, Key, keyNumber, kind } from "./layout.ts";
@@ -132,11 +133,22 @@ function stepKey(shard: number, driver: number, n: number, step: number): Uint8A
   return new Key(shard, kind.step, 13).u16(driver).u56(n).u8(step).done();
 }
 
+/** A participant's shard and a driver's as one number. */
+function pairOf(shard: number, driver: number): number {
+  return shard * 65536 + driver;
+}
+
 /** Owner of the locks of an intent. */
 export function lockOwner(shard: number, n: number): string {
   return `intent${shard}.${n}`;
 }
 
+/** How often applied steps whose intents are over are forgotten, and how many drivers are asked about in one message. */
+const tidyMs = 2000, tidyPairsMax = 1024;
+/** A driver that does not answer in this time is asked the next time. */
+const tidyTimeoutMs = 2000;
+/** Step records removed in one record. */
+const forgetMax = 256;
 /** Milliseconds before a driver that met a locked name tries again, and the most it grows to. */
 const busyMsMin = 1, busyMsMax = 64;
 
@@ -253,8 +265,10 @@ export type Story = (engine: Engine, intent: Intent) => Task<Answer>;
 export class Intents {
   /** Unfinished n of each shard that has any. */
   #active = new Map<number, Set<number>>();
-  /** Lowest n accepted from a driver: `${shard}/${driver}`. */
-  #lowest = new Map<string, number>();
+  /** Lowest n accepted from a driver, by pair of shards. */
+  #lowest = new Map<number, number>();
+  /** Pairs of shards with step records. */
+  #applied = new Set<number>();
   #stories = new Map<number, Story>();
 
   constructor(readonly engine: Engine) {}
@@ -304,11 +318,8 @@ export class Intents {
   load(shard: number, resumed: (intent: Intent, run: Task<Answer>) => void): void {
     const prefix = new Key(shard, kind.step, 4).done();
     this.engine.store.scan(prefix, after(prefix), (key, value) => {
-      const driver = keyNumber(key, 3, 2), n = keyNumber(key, 5, 7), step = key[12];
-      if (step === 0) {
-        this.#lowest.set(`${shard}/${driver}`, n);
-        return true;
-      }
+      const driver = keyNumber(key, 3, 2), n = keyNumber(key, 5, 7);
+      this.#applied.add(pairOf(shard, driver));
       const { holds } = decode(stepRecord, value);
       if (holds !== null && !this.engine.names.tryAcquire(heldName(holds), lockOwner(driver, n), holds.dir)) {
         throw new Error(`two intents hold name ${heldName(holds)}`);
@@ -340,7 +351,7 @@ export class Intents {
   ): { errno: number; outcome: Uint8Array } {
     const { driverShard, n, step } = request;
     const plan = new Plan();
-    const known = this.#lowest.get(`${shard}/${driverShard}`) ?? 0;
+    const pair = pairOf(shard, driverShard), known = this.#lowest.get(pair) ?? 0;
     if (n < known) return { errno: status.oldSequence, outcome: new Uint8Array(0) };
     const key = stepKey(shard, driverShard, n, step);
     const done = this.engine.store.get(key);
@@ -358,22 +369,55 @@ export class Intents {
     if (typeof result === "number") return { errno: result, outcome: new Uint8Array(0) };
     const outcome = encode(actions[name].outcome as Codec<unknown>, result.outcome);
     plan.put(key, encode(stepRecord, { holds: result.holds ?? null, outcome, intent: request.intent }));
-    if (request.lowest > known) this.#forgetBelow(plan, shard, driverShard, request.lowest);
+    this.#applied.add(pair);
+    this.#lowest.set(pair, Math.max(known, request.lowest));
     this.engine.commit(shard, plan);
     result.committed?.();
     return { errno: 0, outcome };
   }
 
-  #forgetBelow(plan: Plan, shard: number, driver: number, lowest: number): void {
-    const from = stepKey(shard, driver, 0, 0), to = stepKey(shard, driver, lowest, 0);
-    let count = 0;
+  /** Forgets steps of intents that are over, a pair of shards after the other, for ever: their drivers are asked. */
+  *tidy(): Task<void> {
+    for (;;) {
+      yield* wait(this.engine.runtime.sleep(tidyMs));
+      const byStore = new Map<string, { server: number; store: number; pairs: { shard: number; driver: number }[] }>();
+      for (const pair of this.#applied) {
+        const shard = Math.floor(pair / 65536), driver = pair % 65536, owner = this.engine.map.ownerOf(driver);
+        if (owner === null || !this.engine.owns(shard)) continue;
+        const key = `${owner.server}/${owner.store}`, group = byStore.get(key);
+        if (group === undefined) byStore.set(key, { ...owner, pairs: [{ shard, driver }] });
+        else group.pairs.push({ shard, driver });
+      }
+      for (const { server, store, pairs } of byStore.values()) {
+        for (let at = 0; at < pairs.length; at += tidyPairsMax) {
+          yield* this.#tidyPairs({ server, store }, pairs.slice(at, at + tidyPairsMax));
+        }
+      }
+    }
+  }
+
+  *#tidyPairs(target: { server: number; store: number }, pairs: { shard: number; driver: number }[]): Task<void> {
+    const body = { shards: pairs.map(({ driver }) => driver) };
+    const reply = yield* this.engine.caller.call(LOWEST, target, body, { timeoutMs: tidyTimeoutMs });
+    if (reply.status !== 0) return;
+    const { lowest } = reply.body as { lowest: number[] };
+    for (let i = 0; i < pairs.length; i++) {
+      if (lowest[i] > 0) this.#forgetBelow(pairs[i].shard, pairs[i].driver, lowest[i]);
+    }
+  }
+
+  #forgetBelow(shard: number, driver: number, lowest: number): void {
+    const pair = pairOf(shard, driver), plan = new Plan();
+    const from = stepKey(shard, driver, 0, 0), to = stepKey(shard, driver + 1, 0, 0);
+    let left = 0;
     this.engine.store.scan(from, to, (key) => {
-      plan.remove(key.slice());
-      return ++count < 256;
+      if (keyNumber(key, 5, 7) < lowest) plan.remove(key.slice());
+      else left++;
+      return plan.changes.length < forgetMax;
     });
-    if (count >= 256) return;
-    plan.put(stepKey(shard, driver, lowest, 0), new Uint8Array(0));
-    this.#lowest.set(`${shard}/${driver}`, lowest);
+    this.#lowest.set(pair, Math.max(lowest, this.#lowest.get(pair) ?? 0));
+    if (left === 0 && plan.changes.length < forgetMax) this.#applied.delete(pair);
+    this.engine.commit(shard, plan);
   }
 
   #activate(intent: Intent): Intent {

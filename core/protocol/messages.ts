@@ -344,6 +344,13 @@ export const STEP = message(
   struct({ errno: u32, outcome: bytes }),
   true,
 );
+/** Store message: lowest unfinished intent of each of these shards; 0 for one that is not this store's. */
+export const LOWEST = message(
+  86,
+  "LOWEST",
+  struct({ shards: array(u16, 4096) }),
+  struct({ lowest: array(u53, 4096) }),
+);
 /**
  * Store message: removes data of an inode in [start, end) from chunks > 0 in `shards` (empty = all of this store) and
  * sets their floor to `gen` when `floor`. `end` 2^53-1 = to the end. With `forget` floors are removed too. Idempotent.

@@ -76,6 +76,10 @@ on(m.STEP, "shard", (engine, request) => {
   const { errno, outcome } = engine.intents.apply(request.head.shard, request.body);
   return { status: 0, body: { errno, outcome } };
 });
+on(m.LOWEST, "store", (engine, request) => {
+  const shards: number[] = request.body.shards;
+  return { status: 0, body: { lowest: shards.map((shard) => engine.owns(shard) ? engine.intents.lowest(shard) : 0) } };
+});
 on(m.CUT, "store", cut);
 on(m.SYNC_STORE, "store", syncStore);
 on(m.SYNC_UP, "inode", syncUpward);

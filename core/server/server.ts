@@ -154,6 +154,7 @@ export class StoreServer {
     this.engine.opens.await(this.#rememberedSessions());
     this.#mapChanged();
     this.#runtime.scheduler.spawn(this.engine.store.maintain());
+    this.#runtime.scheduler.spawn(this.engine.intents.tidy());
     // Resumed intents take their locks in their first step, which comes before this task's.
     this.#runtime.scheduler.spawn(this.#serve());
   }
