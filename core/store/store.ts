@@ -171,13 +171,16 @@ export class Store {
   #allocator!: Allocator;
   #starts: number;
   #barriers = 0;
-  #containerDirty = false;
+  /** Records that publish data, counted; and how many of them a container sync has covered. */
+  #published = 0;
+  #publishedSynced = 0;
   #dirtyBytes = 0;
   #dirtySinceMs = 0;
   #failure = 0;
   #closed = false;
-  #syncRunning: Future<number> | null = null;
+  /** The pass that has not begun yet, for those who wait for it. */
   #syncNext: Future<number> | null = null;
+  #syncing = false;
 
   private constructor(parts: StoreParts, limits: StoreLimits, identity: StoreIdentity, starts: number) {
     this.container = parts.container;
@@ -338,11 +341,12 @@ export class Store {
   /** Settles with 0 when everything committed before the call survives a power cut. Callers share the work. */
   sync(): Future<IoResult> {
     if (this.#failure !== 0) return Future.of<IoResult>(E.IO);
-    if (this.#syncRunning !== null) return this.#syncNext ??= new Future();
-    if (!this.#log.dirty && !this.#containerDirty) return Future.of(0);
-    const done = new Future<number>();
-    this.#runSync(done);
-    return done;
+    if (this.#syncNext !== null) return this.#syncNext;
+    if (!this.#syncing && !this.#log.dirty && this.#publishedSynced === this.#published) return Future.of(0);
+    this.#syncNext = new Future();
+    if (!this.#syncing) this.runtime.scheduler.spawn(this.#syncLoop());
+    this.#syncing = true;
+    return this.#syncNext;
   }
 
   /** True when {@linkcode checkpoint} should be run. */
@@ -458,7 +462,7 @@ export class Store {
 
   /** A chunk record changes: old blocks are freed, new ones must have been allocated. */
   #publish(old: Uint8Array | undefined, value: Uint8Array | undefined, shard: number, position: number): void {
-    this.#containerDirty = true;
+    this.#published++;
     diffChunks(old, value, (oldBlock, newBlock) => {
       if (newBlock !== 0 && !this.#allocator.isUsed(newBlock)) throw new Error(`block ${newBlock} is named but free`);
       if (oldBlock !== 0) this.#allocator.free(oldBlock, shard, position);
@@ -477,14 +481,13 @@ export class Store {
     }
   }
 
-  #runSync(done: Future<number>): void {
-    this.#syncRunning = done;
-    this.runtime.scheduler.spawn(this.#syncOnce()).listen((errno) => {
-      const next = this.#syncNext;
-      this.#syncRunning = this.#syncNext = null;
-      if (next !== null) this.#runSync(next);
-      done.resolve(errno);
-    });
+  /** One pass after the other while somebody waits: a pass serves those who came before it began. */
+  *#syncLoop(): Task<void> {
+    for (let done; (done = this.#syncNext) !== null;) {
+      this.#syncNext = null;
+      done.resolve(yield* this.#syncOnce());
+    }
+    this.#syncing = false;
   }
 
   *#syncOnce(): Task<number> {
@@ -493,10 +496,11 @@ export class Store {
     const mark = this.#allocator.quarantineMark(), point = this.#log.point;
     const shards = [...this.#unsynced].map((state) => ({ state, position: state.position }));
     this.#unsynced.clear();
-    if (this.#containerDirty) {
-      this.#containerDirty = false;
+    const published = this.#published;
+    if (this.#publishedSynced < published) {
       errno = yield* wait(this.container.sync());
       if (errno !== 0) return this.#fail(`container sync: errno ${errno}`);
+      this.#publishedSynced = Math.max(this.#publishedSynced, published);
       errno = this.#writeBarrier(point);
       if (errno !== 0) return errno;
     }
@@ -528,10 +532,10 @@ export class Store {
   #checkpointNow(): number {
     let errno = this.endOfTurn();
     if (errno !== 0) return errno;
-    if (this.#containerDirty) {
+    if (this.#publishedSynced < this.#published) {
       errno = this.container.syncNow();
       if (errno !== 0) return this.#fail(`container sync: errno ${errno}`);
-      this.#containerDirty = false;
+      this.#publishedSynced = this.#published;
     }
     errno = this.#log.syncNow();
     if (errno !== 0) return this.#fail(`log sync: errno ${errno}`);
@@ -591,7 +595,8 @@ export class Store {
       state.nextIntent += startSkip;
       this.#touch(shard, 0);
     }
-    this.#containerDirty = true;
+    // What a killed process wrote may still be in the page cache only.
+    this.#published++;
     const errno = this.#checkpointNow();
     return errno === 0 ? "" : "the store cannot be written: see the log";
   }
