@@ -7,9 +7,9 @@
 
 import { join } from "@std/path";
 import { ClientMounts } from "./client_mounts.ts";
-import { ClientSession } from "./client_session.ts";
 import { type ControlQuestion, type DaemonStatus, serveControl } from "./control.ts";
 import type { Logger } from "./log.ts";
+import { ManagerSession } from "./manager_session.ts";
 import { readMountTable, writeMountTable } from "./mount_table.ts";
 
 /** What a daemon is run with. */
@@ -44,7 +44,8 @@ export async function runClientDaemon(options: ClientDaemonOptions): Promise<str
     control.close();
     return (error as Error).message;
   }
-  const session = new ClientSession({ managerAddress, secret, logger });
+  // The daemon's own: it shows in the cluster's status, and tells when the manager refuses the daemon.
+  const session = new ManagerSession({ managerAddress, secret, logger });
   const onChange = () => {
     try {
       writeMountTable(table, mounts.list());
@@ -52,7 +53,7 @@ export async function runClientDaemon(options: ClientDaemonOptions): Promise<str
       logger.log("error", "client", `the mounts are not remembered: ${(error as Error).message}`);
     }
   };
-  const mounts = new ClientMounts({ session, secret, ioTimeoutMs, logger, onChange });
+  const mounts = new ClientMounts({ managerAddress, secret, ioTimeoutMs, logger, onChange });
   mounts.restore(wishes);
   ready.resolve((question) => answer(question, options, session, mounts));
   options.onReady();
@@ -68,7 +69,7 @@ export async function runClientDaemon(options: ClientDaemonOptions): Promise<str
 async function answer(
   question: ControlQuestion,
   options: ClientDaemonOptions,
-  session: ClientSession,
+  session: ManagerSession,
   mounts: ClientMounts,
 ): Promise<unknown> {
   switch (question.ask) {

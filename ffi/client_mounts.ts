@@ -12,7 +12,6 @@ import dns from "node:dns/promises";
 import { volumeState } from "../core/placement/map.ts";
 import { parseIp } from "./address.ts";
 import type { ClientOrder, ClientReport, ClientStop, ClientWorkerStart } from "./client_messages.ts";
-import type { ClientSession } from "./client_session.ts";
 import {
   cleanDeadMount,
   isMounted,
@@ -26,6 +25,7 @@ import { cstr, libc, MNT } from "./libc.ts";
 import type { Logger } from "./log.ts";
 import { MainMailbox } from "./mailbox.ts";
 import { ManagerFailure, pause } from "./manager_client.ts";
+import { ManagerSession } from "./manager_session.ts";
 
 /** Mounts of one process. */
 export const mountsPerProcessMax = 256;
@@ -62,7 +62,8 @@ export class MountFailure extends Error {
 
 /** What the mounts are served with. */
 export interface ClientMountsOptions {
-  session: ClientSession;
+  /** `host:port`. */
+  managerAddress: string;
   secret?: string;
   /** How long a request is retried before it ends in EIO, and how long mounting waits for the manager. */
   ioTimeoutMs: number;
@@ -75,7 +76,7 @@ export interface ClientMountsOptions {
 interface Served {
   worker: Worker;
   mailbox: MainMailbox;
-  fd: number;
+  session: ManagerSession;
   /** Settles when the Worker has ended, with the reason. */
   ended: Promise<string>;
 }
@@ -85,8 +86,8 @@ interface Mount {
   readOnly: boolean;
   state: MountStatus["state"];
   problem: string;
-  /** Id of the volume; 0 until it is known. */
-  volume: number;
+  /** For the next Worker; a Worker that ends takes its session with it. Null until it is needed. */
+  session: ManagerSession | null;
   served: Served | null;
   /** Aborted when somebody wants it gone. */
   gone: AbortController;
@@ -100,12 +101,6 @@ export class ClientMounts {
 
   constructor(options: ClientMountsOptions) {
     this.#options = options;
-    const { session } = options;
-    session.mounts = () =>
-      [...this.#mounts.values()].filter((one) => one.volume !== 0)
-        .map(({ volume, wish }) => ({ volume, path: wish.mountpoint }));
-    session.onMap = (bytes) => this.#tellAll({ type: "map", bytes });
-    session.onReplaced = (number) => this.#tellAll({ type: "session", number });
   }
 
   /** All mounts. */
@@ -125,6 +120,7 @@ export class ClientMounts {
       await this.#serve(mount);
     } catch (error) {
       this.#mounts.delete(mount.wish.mountpoint);
+      await mount.session?.close();
       throw error;
     }
     this.#watch(mount);
@@ -166,6 +162,7 @@ export class ClientMounts {
     mount.gone.abort();
     this.#mounts.delete(mountpoint);
     this.#options.onChange();
+    await mount.session?.close();
     if (mount.served !== null && !lazy) await this.#end(mount.served);
     this.#log("info", `${mountpoint} is unmounted`);
   }
@@ -175,6 +172,7 @@ export class ClientMounts {
     this.#stopping = true;
     await Promise.all([...this.#mounts.values()].map(async (mount) => {
       mount.gone.abort();
+      await mount.session?.close();
       if (mount.served === null) return;
       const { mountpoint } = mount.wish;
       try {
@@ -205,7 +203,7 @@ export class ClientMounts {
       readOnly,
       state: "starting",
       problem: "",
-      volume: 0,
+      session: null,
       served: null,
       gone: new AbortController(),
     };
@@ -213,48 +211,39 @@ export class ClientMounts {
     return mount;
   }
 
-  /** One attempt: volume, manager, kernel, Worker. Leaves nothing behind when it fails. */
+  /** One attempt: session, volume, kernel, Worker. Leaves nothing behind when it fails but the session. */
   async #serve(mount: Mount): Promise<void> {
-    const { session, ioTimeoutMs } = this.#options;
+    const { ioTimeoutMs, managerAddress, secret, logger } = this.#options;
     const { mountpoint, volume: name } = mount.wish;
+    const session = mount.session ??= new ManagerSession({ managerAddress, secret, logger });
     try {
       await session.opened(AbortSignal.timeout(ioTimeoutMs));
-      const volume = await this.#findVolume(name);
-      mount.volume = volume.id;
+      const volume = await findVolume(session, name);
+      session.mounts = () => [{ volume: volume.id, path: mountpoint }];
       await session.announce(volume.id);
       const options = parseMountOptions(mount.wish.options);
       mount.readOnly = options.readOnly || volume.readOnly;
-      const { fd } = mountFuse({ source: `${session.client.address}/${name}`, mountpoint, options });
-      mount.served = await this.#startWorker(mount, fd);
+      const { fd } = mountFuse({ source: `${managerAddress}/${name}`, mountpoint, options });
+      mount.session = null;
+      mount.served = await this.#startWorker(mount, session, { fd, volume: volume.id });
       setReadAhead(mountpoint);
       mount.state = "mounted";
       mount.problem = "";
       this.#log("info", `${mountpoint} is mounted, volume ${name}`);
     } catch (error) {
-      mount.volume = 0;
-      mount.served = null;
+      session.mounts = () => [];
       // An Error of ffi/fuse/mount.ts is one line for a person, like the others.
       throw new MountFailure(error instanceof Error ? error.message : String(error));
     }
   }
 
-  async #findVolume(name: string): Promise<{ id: number; readOnly: boolean }> {
-    const { session } = this.#options;
-    const find = () => session.map.volumes.find((one) => one.name === name && one.state === volumeState.live);
-    if (find() === undefined) {
-      await session.refresh().catch((error) => {
-        if (!(error instanceof ManagerFailure)) throw error;
-      });
-    }
-    const found = find();
-    if (found !== undefined) return found;
-    const names = session.map.volumes.filter((one) => one.state === volumeState.live).map((one) => one.name);
-    throw new MountFailure(`no volume ${name}; there ${names.length === 0 ? "are none" : `is ${names.join(", ")}`}`);
-  }
-
-  /** Starts the Worker of a mount and waits until it serves. The mount is gone when that fails. */
-  async #startWorker(mount: Mount, fd: number): Promise<Served> {
-    const { session, secret, ioTimeoutMs, logger } = this.#options;
+  /** Starts the Worker of a mount and waits until it serves. Mount and session are gone when that fails. */
+  async #startWorker(
+    mount: Mount,
+    session: ManagerSession,
+    { fd, volume }: { fd: number; volume: number },
+  ): Promise<Served> {
+    const { secret, ioTimeoutMs, logger } = this.#options;
     const mailbox = new MainMailbox();
     const worker = new Worker(new URL("./client_worker.ts", import.meta.url), { type: "module" });
     const ready = Promise.withResolvers<void>(), ended = Promise.withResolvers<string>();
@@ -286,12 +275,18 @@ export class ClientMounts {
       session: session.number,
       secret: secret ?? null,
       map: session.mapBytes,
-      volume: mount.volume,
+      volume,
       readOnly: mount.readOnly,
       fuseFd: fd,
       ioTimeoutMs,
     };
     worker.postMessage(start);
+    const tell = (order: ClientOrder) => {
+      // A dead or full mailbox shows itself by other ways, and a lost map is asked for.
+      mailbox.post(order).catch((error) => logger.log("warn", "mount", String(error.message)));
+    };
+    session.onMap = (bytes) => tell({ type: "map", bytes });
+    session.onReplaced = (number) => tell({ type: "session", number });
     const timer = setTimeout(() => over(`not ready within ${readyTimeoutMs / 1000} s`), readyTimeoutMs);
     try {
       await ready.promise;
@@ -299,18 +294,19 @@ export class ClientMounts {
       mailbox.onDeath = () => {};
       mailbox.close();
       this.#abort(mount.wish.mountpoint, worker, fd);
+      await session.close();
       throw error;
     } finally {
       clearTimeout(timer);
     }
-    return { worker, mailbox, fd, ended: ended.promise };
+    return { worker, mailbox, session, ended: ended.promise };
   }
 
   /** Waits for the end of a mount that is up, and brings it back unless somebody wanted the end. */
   async #watch(mount: Mount): Promise<void> {
     const served = mount.served!;
     const reason = await served.ended;
-    this.#release(served);
+    await this.#release(served);
     if (mount.gone.signal.aborted || mount.served !== served) return;
     mount.served = null;
     const { mountpoint } = mount.wish;
@@ -335,7 +331,7 @@ export class ClientMounts {
         await this.#serve(mount);
         if (!signal.aborted) return void this.#watch(mount);
         this.#detach(mount.wish.mountpoint);
-        return this.#release(mount.served!);
+        return await this.#release(mount.served!);
       } catch (error) {
         if (!(error instanceof MountFailure)) throw error;
         if (mount.problem !== error.message) this.#log("warn", `${mount.wish.mountpoint} waits: ${error.message}`);
@@ -374,24 +370,37 @@ export class ClientMounts {
     const timer = setTimeout(late.resolve, endTimeoutMs);
     await Promise.race([served.ended, late.promise]);
     clearTimeout(timer);
-    this.#release(served);
+    await this.#release(served);
   }
 
-  #release(served: Served): void {
+  /** Ends a Worker, and its session with what it may still hold. Harmless the second time. */
+  async #release(served: Served): Promise<void> {
     served.mailbox.close();
     served.worker.terminate();
-  }
-
-  #tellAll(order: ClientOrder): void {
-    for (const { served } of this.#mounts.values()) {
-      // A dead or full mailbox shows itself by other ways, and a lost map is asked for.
-      served?.mailbox.post(order).catch((error) => this.#log("warn", String(error.message)));
-    }
+    await served.session.close();
   }
 
   #log(level: "error" | "warn" | "info", message: string): void {
     this.#options.logger.log(level, "mount", message);
   }
+}
+
+async function findVolume(session: ManagerSession, name: string): Promise<{ id: number; readOnly: boolean }> {
+  const find = () => session.map.volumes.find((one) => one.name === name && one.state === volumeState.live);
+  if (find() === undefined) {
+    // It may have been made a moment ago.
+    await session.refresh().catch((error) => {
+      if (!(error instanceof ManagerFailure)) throw error;
+    });
+  }
+  const found = find();
+  if (found !== undefined) return found;
+  const names = session.map.volumes.filter((one) => one.state === volumeState.live).map((one) => one.name);
+  throw new MountFailure(
+    `no volume ${name}; there ${
+      names.length === 0 ? "are none" : names.length === 1 ? `is ${names[0]}` : `are ${names.join(", ")}`
+    }`,
+  );
 }
 
 async function resolveName(host: string): Promise<string | null> {

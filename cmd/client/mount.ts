@@ -6,7 +6,6 @@
 
 import { resolve } from "@std/path";
 import { ClientMounts, MountFailure, type MountWish } from "../../ffi/client_mounts.ts";
-import { ClientSession } from "../../ffi/client_session.ts";
 import { parseMountOptions } from "../../ffi/fuse/mount.ts";
 import { command, CommandError, UsageError } from "../flags.ts";
 import { writeOut } from "../output.ts";
@@ -35,12 +34,17 @@ export async function mountByDaemon(flags: ClientFlags, wish: MountWish, manager
 async function mountHere(flags: ClientFlags, wish: MountWish): Promise<number> {
   const logger = loggerOf(flags), secret = secretOf(flags);
   const stop = stopSignal();
-  const session = new ClientSession({ managerAddress: flags["manager-address"], secret, logger });
   const unmounted = Promise.withResolvers<void>();
   const onChange = () => {
     if (mounts.list().length === 0) unmounted.resolve();
   };
-  const mounts = new ClientMounts({ session, secret, ioTimeoutMs: ioTimeoutMs(flags), logger, onChange });
+  const mounts = new ClientMounts({
+    managerAddress: flags["manager-address"],
+    secret,
+    ioTimeoutMs: ioTimeoutMs(flags),
+    logger,
+    onChange,
+  });
   try {
     await mounts.mount(wish);
     writeOut(`${name}: volume ${wish.volume} is mounted at ${wish.mountpoint}\n`);
@@ -51,7 +55,6 @@ async function mountHere(flags: ClientFlags, wish: MountWish): Promise<number> {
     throw error;
   } finally {
     await mounts.close();
-    await session.close();
   }
 }
 

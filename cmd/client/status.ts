@@ -5,7 +5,7 @@
  */
 
 import { green, red, yellow } from "@std/fmt/colors";
-import type { ClusterStatus, ServerStatus } from "../../core/manager/manager.ts";
+import type { ClusterStatus, ServerStatus, SessionStatus } from "../../core/manager/manager.ts";
 import { command } from "../flags.ts";
 import { humanDuration, humanSize, printJson, table, writeOut } from "../output.ts";
 import { askManager, clientFlags, jsonFlag } from "./common.ts";
@@ -45,6 +45,21 @@ function serverTable(servers: readonly ServerStatus[]): string {
   );
 }
 
+/** A row a process: its mounts have a session each. */
+function clientTable(sessions: readonly SessionStatus[]): string {
+  const processes = Map.groupBy(sessions, ({ host, pid }) => `${host} ${pid}`);
+  return table(
+    [{ title: "client" }, { title: "pid", align: "right" }, { title: "heartbeat", align: "right" }, {
+      title: "mounts",
+    }],
+    [...processes.values()].map((group) => {
+      const known = group.map((session) => session.lastHeartbeatAgoMs).filter((ms) => ms !== null);
+      const mounts = group.flatMap((session) => session.mounts).map(({ volume, path }) => `${volume} at ${path}`);
+      return [group[0].host, group[0].pid, ago(known.length === 0 ? null : Math.max(...known)), mounts.join(", ")];
+    }),
+  );
+}
+
 /** The cluster for people. */
 export function statusText(status: ClusterStatus): string {
   const { servers, sessions } = status;
@@ -61,17 +76,7 @@ export function statusText(status: ClusterStatus): string {
         "move any",
     );
   }
-  const clients = sessions.length === 0 ? "no clients\n" : table(
-    [{ title: "client" }, { title: "pid", align: "right" }, { title: "heartbeat", align: "right" }, {
-      title: "mounts",
-    }],
-    sessions.map(({ host, pid, mounts, lastHeartbeatAgoMs }) => [
-      host,
-      pid,
-      ago(lastHeartbeatAgoMs),
-      mounts.map((mount) => `${mount.volume} at ${mount.path}`).join(", "),
-    ]),
-  );
+  const clients = sessions.length === 0 ? "no clients\n" : clientTable(sessions);
   return [lines.join("\n") + "\n", serverTable(servers), volumeTable(status.volumes), clients].join("\n");
 }
 

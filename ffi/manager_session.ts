@@ -1,7 +1,7 @@
 /**
  * A client's session with the manager, on the main thread: opened when the manager is there, kept alive by heartbeats
- * that tell what is mounted, replaced when it died, with the newest map at hand. Used by the daemon, by a mount in the
- * foreground, and by whatever else speaks to servers.
+ * that tell what is mounted, replaced when it died, with the newest map at hand. Reply slots belong to a session, so
+ * every reactor that speaks to servers has one of its own.
  *
  * @module
  */
@@ -15,7 +15,7 @@ import { ManagerClient, ManagerFailure } from "./manager_client.ts";
 const closeTimeoutMs = 2_000;
 
 /** How a session is made. */
-export interface ClientSessionOptions {
+export interface ManagerSessionOptions {
   /** `host:port`. */
   managerAddress: string;
   secret?: string;
@@ -23,7 +23,7 @@ export interface ClientSessionOptions {
 }
 
 /** See the module's comment. */
-export class ClientSession {
+export class ManagerSession {
   /** Hears each newer map. */
   onMap: (bytes: Uint8Array) => void = () => {};
   /** Hears the number of the session that replaces a dead one. */
@@ -41,7 +41,7 @@ export class ClientSession {
   #mapBytes = new Uint8Array();
 
   /** Starts to open the session; {@linkcode opened} tells when that is done. */
-  constructor(options: ClientSessionOptions) {
+  constructor(options: ManagerSessionOptions) {
     this.#logger = options.logger;
     this.client = new ManagerClient({
       address: options.managerAddress,

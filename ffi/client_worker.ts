@@ -1,0 +1,107 @@
+/**
+ * The reactor Worker of one mount: serves the FUSE device from the volume's servers, and tells the main thread how it
+ * goes (ffi/client_messages.ts). It never returns to the event loop until the mount has ended.
+ *
+ * @module
+ */
+
+/// <reference no-default-lib="true" />
+/// <reference lib="deno.worker" />
+
+import { ClientSession } from "../core/client/session.ts";
+import { VolumeClient } from "../core/client/volume_client.ts";
+import { FuseSession } from "../core/fuse/session.ts";
+import { decodeMap } from "../core/placement/map.ts";
+import { MapHolder } from "../core/placement/map_holder.ts";
+import { Future, type Task, wait } from "../core/task.ts";
+import type { ClientOrder, ClientReport, ClientStop, ClientWorkerStart } from "./client_messages.ts";
+import { FuseDevice } from "./fuse/device.ts";
+import { openLogger } from "./log.ts";
+import { type Answer, ReactorMailbox } from "./mailbox.ts";
+import { SocketNetwork } from "./net.ts";
+import { Reactor } from "./reactor.ts";
+
+/** Time that closes which are still to be sent get at the end. */
+const finishMs = 3_000;
+
+/** One mount and everything around it. */
+class MountWorker {
+  readonly #reactor: Reactor;
+  readonly #mailbox: ReactorMailbox;
+  readonly #network: SocketNetwork;
+  readonly #maps: MapHolder;
+  readonly #session: ClientSession;
+  readonly #device: FuseDevice;
+  #stopAnswer: Answer | null = null;
+
+  constructor(start: ClientWorkerStart) {
+    const logger = openLogger(start.log);
+    this.#reactor = new Reactor({ log: logger.log });
+    this.#mailbox = new ReactorMailbox(this.#reactor, start.mailbox);
+    this.#network = new SocketNetwork(this.#reactor, { resolve: (host) => this.#resolve(host) });
+    this.#maps = new MapHolder(decodeMap(start.map), (epoch) => this.#report({ type: "needMap", epoch }));
+    this.#session = new ClientSession({
+      runtime: this.#reactor,
+      network: this.#network,
+      maps: this.#maps,
+      secret: start.secret === null ? null : new TextEncoder().encode(start.secret),
+      session: start.session,
+      ioTimeoutMs: start.ioTimeoutMs,
+    });
+    const volume = new VolumeClient(this.#session, { volumeId: start.volume, readOnly: start.readOnly });
+    this.#device = new FuseDevice({
+      reactor: this.#reactor,
+      fd: start.fuseFd,
+      session: new FuseSession(volume, { onReady: () => this.#report({ type: "ready" }) }),
+      onEnd: (reason) => void this.#reactor.scheduler.spawn(this.#end(reason)),
+    });
+    this.#mailbox.onMessage = (message) => this.#order(message as ClientOrder);
+    this.#mailbox.onCall = (message, answer) => this.#question(message as ClientStop, answer);
+  }
+
+  run(): void {
+    this.#device.start();
+    this.#mailbox.guard(() => this.#reactor.run());
+    this.#mailbox.close();
+    this.#reactor.close();
+  }
+
+  #order(order: ClientOrder): void {
+    if (order.type === "map") this.#maps.update(decodeMap(order.bytes));
+    else this.#session.renew(order.number);
+  }
+
+  #question(_stop: ClientStop, answer: Answer): void {
+    if (this.#stopAnswer !== null) return answer.fail("the mount is stopping");
+    this.#stopAnswer = answer;
+    this.#device.stop();
+  }
+
+  *#end(reason: string): Task<void> {
+    const finished = this.#reactor.scheduler.spawn(this.#session.finish());
+    const untilMs = this.#reactor.nowMs() + finishMs;
+    while (!finished.settled && this.#reactor.nowMs() < untilMs) yield* wait(this.#reactor.sleep(10));
+    this.#session.close();
+    this.#network.close();
+    this.#stopAnswer?.reply(true);
+    this.#report({ type: "ended", reason });
+    this.#reactor.after(50, () => this.#reactor.stop());
+  }
+
+  #resolve(host: string): Future<string | null> {
+    const found = new Future<string | null>();
+    this.#mailbox.call({ type: "resolve", host }).listen((reply) => {
+      found.resolve(reply.ok ? reply.value as string | null : null);
+    });
+    return found;
+  }
+
+  #report(report: ClientReport): void {
+    this.#mailbox.post(report);
+  }
+}
+
+self.onmessage = (event: MessageEvent) => {
+  new MountWorker(event.data as ClientWorkerStart).run();
+  self.close();
+};
