@@ -32,6 +32,7 @@ export class MapHolder {
   update(map: ClusterMap): boolean {
     if (map.epoch <= this.#current.epoch) return false;
     this.#current = map;
+    this.#asked = 0;
     this.#index();
     for (const listener of [...this.#listeners]) listener(map);
     for (const [epoch, waiter] of [...this.#waiters]) {
