@@ -30,6 +30,8 @@ const statisticsTimeoutMs = 2_000;
 /** How long a server that moved waits for its old process to be forgotten, beyond what the manager says. */
 const takeOverExtraMs = 5_000;
 const retryMs = 1_000;
+/** How long a stopping server waits for the manager. */
+const leaveTimeoutMs = 2_000;
 
 /** What a server is run with. */
 export interface ServerProcessOptions {
@@ -118,7 +120,17 @@ class ServerProcess {
     const failure = await Promise.race([this.#failed.promise, stop.then(() => undefined)]);
     this.#ended.abort();
     if (failure !== undefined) return failure;
-    return await this.#stopStores();
+    const problem = await this.#stopStores();
+    await this.#leave(session);
+    return problem;
+  }
+
+  /** Tells the manager, if it is there, so that nobody has to notice. */
+  async #leave(session: number): Promise<void> {
+    const late = Promise.withResolvers<void>();
+    const timer = setTimeout(late.resolve, leaveTimeoutMs);
+    await Promise.race([this.#client.closeSession(session).catch(() => {}), late.promise]);
+    clearTimeout(timer);
   }
 
   close(): void {

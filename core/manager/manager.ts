@@ -236,7 +236,7 @@ interface Server {
   weight: number;
   capacityBytes: number;
   state: number;
-  /** 0 when another process took its place. */
+  /** 0 when it stopped, or when another process took its place. */
   session: number;
 }
 
@@ -591,12 +591,23 @@ export class Manager {
     return { session, map: this.mapAfter(0)! };
   }
 
-  /** A client ends its session: what it held open or locked is free. Harmless when it is gone. */
-  closeSession(session: number): void {
-    if (this.#sessions.get(session)?.server !== 0) return;
-    this.#dropSession(session);
+  /**
+   * A client ends its session: what it held open or locked is free. A server that ends its own is down at once, and may
+   * come back anywhere. Harmless when it is gone.
+   */
+  closeSession(number: number): void {
+    const session = this.#sessions.get(number);
+    if (session === undefined) return;
+    this.#dropSession(number);
+    const server = this.#servers.find((one) => one.session === number);
+    if (server !== undefined) {
+      server.session = 0;
+      this.#setState(server, serverState.down);
+      this.#log("info", `server ${server.id} at ${server.address} has stopped`);
+      return this.#save("servers", "sessions");
+    }
+    this.#log("info", `session ${number} is closed`);
     this.#save("sessions");
-    this.#log("info", `session ${session} is closed`);
   }
 
   /** A client's heartbeat. `sessionDead`: it must start anew. `notFound`: a volume it wants to mount is not live. */

@@ -160,6 +160,16 @@ Deno.test("registerServer() lets a killed server return at once on its own addre
   assertEquals(manager.map().servers.length, 1);
 });
 
+Deno.test("closeSession() of a server puts it down at once, and it may return anywhere", () => {
+  const manager = ready();
+  manager.closeSession(1);
+  assertEquals(manager.map().servers.map((server) => server.state), [serverState.down, serverState.up]);
+  assertEquals(refusal(manager.serverHeartbeat(beat(1), 1)).error, "sessionDead");
+  const moved = { ...registration(1, "cluster-one"), address: "10.0.0.7:8085" };
+  assertEquals(value(manager.registerServer(moved, 2)).serverId, 1);
+  assertEquals(manager.map().servers.map((server) => server.state), [serverState.up, serverState.up]);
+});
+
 Deno.test("registerServer() refuses data of another cluster, and data the manager does not know", () => {
   const manager = open(new MemoryStore());
   const other = refusal(manager.registerServer(registration(1, "cluster-two"), 0));
