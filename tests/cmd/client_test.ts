@@ -4,13 +4,14 @@ import { assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
 import { UsageError } from "../../cmd/flags.ts";
 import { parseHelperCall } from "../../cmd/mount_helper.ts";
 import type { DaemonStatus } from "../../ffi/control.ts";
-import { freePort, Running, sealfs, startManager, withFolder } from "./processes.ts";
+import { Child } from "../../cmd/child.ts";
+import { freePort, sealfs, startManager, withFolder } from "./processes.ts";
 
 Deno.test("sealfs client daemon answers before its manager is there, and gets a session when it comes", async () => {
   await withFolder(async (folder) => {
     const address = `127.0.0.1:${freePort()}`;
     const client = ["client", "--manager-address", address, "--socket-path", `${folder}/s/c.sock`];
-    await using daemon = new Running([...client, "daemon", "--state-path", `${folder}/state`]);
+    await using daemon = new Child([...client, "daemon", "--state-path", `${folder}/state`]);
     await daemon.says(/ready at/);
     const probe = async () => {
       const { code, stdout } = await sealfs([...client, "probe", "--json"]);
@@ -18,7 +19,7 @@ Deno.test("sealfs client daemon answers before its manager is there, and gets a 
     };
     const before = await probe();
     assertEquals([before.code, before.daemon.session, before.manager.answers], [1, 0, false]);
-    await using _ = new Running(["manager", `--address=${address}`, `--data-path=${folder}/data`]);
+    await using _ = new Child(["manager", `--address=${address}`, `--data-path=${folder}/data`]);
     await daemon.says(/waiting for it/);
     for (let tries = 0; (await probe()).daemon.session === 0 && tries < 50; tries++);
     const after = await probe();
@@ -40,10 +41,10 @@ Deno.test("sealfs client daemon replaces the socket of one that was killed", asy
     await using _ = manager;
     const args = ["client", "daemon", "--manager-address", address, "--socket-path", `${folder}/c.sock`];
     args.push("--state-path", folder);
-    const first = new Running(args);
+    const first = new Child(args);
     await first.says(/ready at/);
     await first.end("SIGKILL");
-    await using second = new Running(args);
+    await using second = new Child(args);
     await second.says(/ready at/);
   });
 });

@@ -3,7 +3,8 @@
 import { assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import type { ClusterStatus } from "../../core/manager/manager.ts";
 import { encodeCbor } from "../../ffi/manager_api.ts";
-import { freePort, Running, sealfs, startManager, withFolder } from "./processes.ts";
+import { Child } from "../../cmd/child.ts";
+import { freePort, sealfs, startManager, withFolder } from "./processes.ts";
 
 async function register(address: string, n: number): Promise<number> {
   const body = encodeCbor({
@@ -117,7 +118,7 @@ Deno.test("an admin verb waits a few seconds for a manager that is just being st
     const address = `127.0.0.1:${freePort()}`;
     const waiting = sealfs(["client", "--manager-address", address, "list", "--json"]);
     await new Promise((resolve) => setTimeout(resolve, 300));
-    await using _ = new Running(["manager", `--address=${address}`, `--data-path=${folder}`]);
+    await using _ = new Child(["manager", `--address=${address}`, `--data-path=${folder}`]);
     const { code, stdout } = await waiting;
     assertEquals([code, JSON.parse(stdout)], [0, []]);
   });
