@@ -35,6 +35,7 @@ export const libc = Deno.dlopen("libc.so.6", {
   sync_file_range: { parameters: ["i32", "i64", "i64", "u32"], result: "i32" },
   posix_fadvise64: { parameters: ["i32", "i64", "i64", "i32"], result: "i32" },
   flock: { parameters: ["i32", "i32"], result: "i32" },
+  statfs64: { parameters: ["buffer", "buffer"], result: "i32" },
   fcntl: { parameters: ["i32", "i32", "i32"], result: "i32" },
   ioctl: { parameters: ["i32", "u64", "buffer"], result: "i32" },
   ioctlAddress: { name: "ioctl", parameters: ["i32", "u64", "u64"], result: "i32" },

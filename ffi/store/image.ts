@@ -1,0 +1,182 @@
+/**
+ * The image of a store in LMDB (npm:lmdb), read and written through one write transaction that stays open from commit
+ * to commit: a put costs half a microsecond and only `commit` touches the disk, with a real fdatasync.
+ *
+ * A transaction is held open by giving lmdb's `transactionSync` a thenable that we resolve when it is time to commit:
+ * all of it is synchronous, as a reactor needs. Disk space is reserved ahead of use, so that a full disk is seen by
+ * {@linkcode LmdbImage.usage} before a commit could fail from it.
+ *
+ * @module
+ */
+
+import { open, type RootDatabase } from "lmdb";
+import type { Image, LogLevel } from "../../core/runtime.ts";
+import { E } from "../../core/errno.ts";
+import { checked, closeFd, cstr, errnoText, FALLOC, libc, O, systemError } from "../libc.ts";
+
+/** Address space of the map, and so the most that the image can hold. */
+export const imageBytesMax = 256 * 1024 ** 3;
+/** Disk space reserved beyond what is used; also the step. */
+const reserveBytes = 32 * 1024 * 1024;
+/** Values up to this size are handed out through views that are made once. */
+const viewBytesMax = 4096;
+/** Largest value: core/store/record.ts agrees. */
+const valueBytesMax = 1024 * 1024;
+
+/** The part of lmdb's statistics that is used. */
+interface Statistics {
+  pageSize: number;
+  treeBranchPageCount: number;
+  treeLeafPageCount: number;
+  overflowPages: number;
+  lastPageNumber: number;
+}
+
+/** What lmdb's fast reads give: one buffer for all values, whose `length` it overrides. */
+type SharedBuffer = Uint8Array<ArrayBuffer>;
+
+/** A value on its way into lmdb: bytes [start, end) of the buffer. */
+type StagedValue = Uint8Array<ArrayBuffer> & { start: number; end: number };
+
+/** How an image is opened. */
+export interface ImageOptions {
+  /** Folder of data.mdb and lock.mdb; it exists. */
+  folder: string;
+  limitBytes?: number;
+  log: (level: LogLevel, component: string, message: string) => void;
+}
+
+/** One a store; one an environment in this process. */
+export class LmdbImage implements Image {
+  readonly #database: RootDatabase<Uint8Array, Uint8Array>;
+  readonly #options: ImageOptions;
+  readonly #limitBytes: number;
+  readonly #fd: number;
+  readonly #staging: StagedValue;
+  #views: (Uint8Array | undefined)[] = [];
+  #viewed: ArrayBuffer | null = null;
+  #end: { commit: () => void; abort: (error: Error) => void } | null = null;
+  #reservedBytes = 0;
+  #diskFull = false;
+  #usedBytes = 0;
+
+  /** Opens or makes the database. Throws an Error that names the folder. */
+  constructor(options: ImageOptions) {
+    this.#options = options;
+    this.#limitBytes = options.limitBytes ?? imageBytesMax;
+    try {
+      this.#database = open({
+        path: options.folder,
+        noSubdir: false,
+        mapSize: this.#limitBytes,
+        maxDbs: 1,
+        maxReaders: 8,
+        encoding: "binary",
+        keyEncoding: "binary",
+        cache: false,
+        compression: false,
+        // Commits end with their own fdatasync instead of one that some thread does later.
+        overlappingSync: false,
+      }) as RootDatabase<Uint8Array, Uint8Array>;
+    } catch (error) {
+      throw new Error(`cannot open the database in ${options.folder}: ${error instanceof Error ? error.message : error}`);
+    }
+    this.#staging = Object.assign(new Uint8Array(valueBytesMax), { start: 0, end: 0 });
+    this.#fd = libc.open(cstr(`${options.folder}/data.mdb`), O.RDWR | O.CLOEXEC, 0);
+    if (this.#fd < 0) throw systemError("open", `${options.folder}/data.mdb`);
+    this.#begin();
+    this.#measure();
+  }
+
+  get(key: Uint8Array): Uint8Array | undefined {
+    const shared = this.#database.getBinaryFast(key) as SharedBuffer | undefined;
+    return shared === undefined ? undefined : this.#view(shared);
+  }
+
+  put(key: Uint8Array, value: Uint8Array): void {
+    const staging = this.#staging;
+    staging.set(value);
+    staging.end = value.length;
+    this.#database.put(key, staging);
+  }
+
+  remove(key: Uint8Array): void {
+    this.#database.remove(key);
+  }
+
+  scan(from: Uint8Array, to: Uint8Array, visit: (key: Uint8Array, value: Uint8Array) => boolean): void {
+    for (const { key, value } of this.#database.getRange({ start: from, end: to })) if (!visit(key, value)) return;
+  }
+
+  commit(): number {
+    const end = this.#end;
+    if (end === null) return E.IO;
+    this.#end = null;
+    try {
+      end.commit();
+      this.#begin();
+    } catch (error) {
+      this.#options.log("error", "store", `database commit: ${error instanceof Error ? error.message : error}`);
+      return E.IO;
+    }
+    this.#measure();
+    return 0;
+  }
+
+  usage(): { usedBytes: number; limitBytes: number } {
+    return { usedBytes: this.#usedBytes, limitBytes: this.#diskFull ? this.#reservedBytes : this.#limitBytes };
+  }
+
+  /** Drops what was not committed and closes the database. */
+  close(): void {
+    const end = this.#end, given = new Error("closed");
+    this.#end = null;
+    try {
+      end?.abort(given);
+    } catch (error) {
+      if (error !== given) throw error;
+    }
+    closeFd(this.#fd);
+    // Nothing is left to do in the background: the promise settles with nobody to wait for it.
+    this.#database.close().catch(() => {});
+  }
+
+  /** Opens the next transaction and leaves it open. */
+  #begin(): void {
+    const held: PromiseLike<void> = {
+      then: (commit?: ((value: undefined) => unknown) | null, abort?: ((error: Error) => unknown) | null) => {
+        this.#end = { commit: () => void commit!(undefined), abort: (error) => void abort!(error) };
+        return held as PromiseLike<never>;
+      },
+    } as PromiseLike<void>;
+    this.#database.transactionSync(() => held);
+  }
+
+  /** A view of the `length` bytes that lmdb says are the value. */
+  #view(shared: SharedBuffer): Uint8Array {
+    const length = shared.length, buffer = shared.buffer;
+    if (length > viewBytesMax) return new Uint8Array(buffer, shared.byteOffset, length);
+    if (buffer !== this.#viewed) {
+      this.#viewed = buffer;
+      this.#views = [];
+    }
+    return this.#views[length] ??= new Uint8Array(buffer, shared.byteOffset, length);
+  }
+
+  /** Counts pages in use and keeps the reserve ahead of them. */
+  #measure(): void {
+    const statistics = this.#database.getStats() as Statistics, { pageSize } = statistics;
+    const pages = statistics.treeBranchPageCount + statistics.treeLeafPageCount + statistics.overflowPages;
+    this.#usedBytes = pages * pageSize;
+    const endBytes = (statistics.lastPageNumber + 1) * pageSize;
+    if (endBytes + reserveBytes <= this.#reservedBytes) return;
+    const wanted = Math.min(this.#limitBytes, Math.ceil(endBytes / reserveBytes + 1) * reserveBytes);
+    const errno = checked(libc.fallocate64(this.#fd, FALLOC.KEEP_SIZE, 0n, BigInt(wanted)));
+    if (errno < 0 && -errno !== E.NOSPC && -errno !== E.OPNOTSUPP) {
+      this.#options.log("warn", "store", `cannot reserve disk space for the database: ${errnoText(errno)}`);
+    }
+    this.#diskFull = -errno === E.NOSPC;
+    if (errno >= 0) this.#reservedBytes = wanted;
+    else this.#reservedBytes = Math.max(this.#reservedBytes, endBytes);
+  }
+}
