@@ -64,7 +64,7 @@ export class LmdbImage implements Image {
   get(key: Uint8Array): Uint8Array | undefined {
     const found = this.#db.getBinaryFast(key as never) as (Uint8Array & { length: number }) | undefined;
     if (found === undefined) return undefined;
-    return found.subarray(0, found.length);
+    return plain(found);
   }
 
   put(key: Uint8Array, value: Uint8Array): void {
@@ -79,7 +79,7 @@ export class LmdbImage implements Image {
 
   scan(from: Uint8Array, to: Uint8Array, visit: (key: Uint8Array, value: Uint8Array) => boolean): void {
     for (const { key, value } of this.#db.getRange({ start: from as never, end: to as never })) {
-      if (!visit(key as unknown as Uint8Array, value)) return;
+      if (!visit(plain(key as unknown as Uint8Array), plain(value))) return;
     }
   }
 
@@ -143,4 +143,9 @@ export class LmdbImage implements Image {
     this.#reservedBytes = target;
     return true;
   }
+}
+
+/** The bytes of a Buffer as a Uint8Array: a Buffer's slice() would be a view where everyone expects a copy. */
+function plain(bytes: Uint8Array): Uint8Array {
+  return new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.length);
 }
