@@ -31,6 +31,7 @@ const entries: Record<string, Entry> = {
   server: { summary: "Store a share of the files and of their names", load: () => import("./server.ts") },
   client: { summary: "Mount volumes and administer a cluster", load: () => import("./client.ts") },
   up: { summary: "Run a whole cluster on this machine, until Ctrl-C", load: () => import("./up.ts") },
+  demo: { summary: "Show a cluster at work on this machine, verify it, remove it", load: () => import("./demo.ts") },
 };
 
 /** Names under which the executable does something else, for symlinks to it. */
