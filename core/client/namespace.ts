@@ -86,8 +86,6 @@ export function* create(
     volume.seen(attributes);
     if (!options.open) return attributes;
     volume.session.opens.adopt(inode, openId);
-    // The answer may be the stored one of an attempt before the server's start, which has forgotten the open.
-    if (reply.sends > 1) return yield* reopen(volume, inode);
     return attributes;
   }
   return E.NOENT;
@@ -98,16 +96,6 @@ function targetErrno(type: number, target: Uint8Array | undefined): number {
   if (target === undefined || target.length === 0) return E.NOENT;
   if (target.length > targetBytesMax) return E.NAMETOOLONG;
   return target.includes(0) ? E.INVAL : 0;
-}
-
-/** Registers again an open that is counted already. */
-function* reopen(volume: Volume, inode: number): Task<Result<Attributes>> {
-  const { opens } = volume.session;
-  const reply = yield* volume.ask(OPEN, inode, { inode, openId: opens.begin(inode) });
-  opens.ended(inode);
-  if (!failed(reply)) return volume.seen(reply.attributes);
-  opens.close(inode);
-  return reply;
 }
 
 /** OPEN; with `truncate` the file is cut to nothing, which also moves its times when it was empty. */

@@ -40,6 +40,8 @@ const releaseBatch = 64;
 /** Closes in one message. */
 const closesPerMessage = 1024;
 const releaseRetryMs = 1_000;
+/** {@linkcode OpenTable.flush} waits this long for a store: what it does not get to know ends with the session. */
+const flushMs = 5_000;
 
 /** See the module's comment. */
 export class OpenTable {
@@ -134,10 +136,10 @@ export class OpenTable {
     this.#closing.clear();
   }
 
-  /** Sends every RELEASE that is queued and waits for the answers (unmount). */
+  /** Sends every RELEASE that is queued and waits a few seconds for the answers (unmount). */
   *flush(): Task<void> {
     while (this.#closing.size > 0) {
-      if (!(yield* this.#sendClosing())) return;
+      if (!(yield* this.#sendClosing(flushMs))) return;
     }
   }
 
@@ -159,7 +161,7 @@ export class OpenTable {
 
   *#flushLater(): Task<void> {
     const { runtime } = this.#caller;
-    while (this.#closing.size > 0) {
+    while (this.#closing.size > 0 && !this.#caller.closed) {
       yield* wait(first<void>(runtime.sleep(releaseDelayMs), this.#full));
       this.#full = new Future<void>();
       if (!(yield* this.#sendClosing())) yield* wait(runtime.sleep(releaseRetryMs));
@@ -168,13 +170,13 @@ export class OpenTable {
   }
 
   /** One message a store (more for very many). False: some were not answered and are queued again. */
-  *#sendClosing(): Task<boolean> {
+  *#sendClosing(timeoutMs?: number): Task<boolean> {
     const caller = this.#caller, session = caller.session;
     const batches = this.#batches();
     const answers = yield* inParallel(caller.runtime.scheduler, batches.length, 16, function* (i): Task<boolean> {
       const { target, closes } = batches[i];
       if (target === null) return false;
-      return (yield* caller.call(RELEASE, target, { closes })).status === 0;
+      return (yield* caller.call(RELEASE, target, { closes }, { timeoutMs })).status === 0;
     });
     if (caller.session !== session || !caller.sessionAlive) return false;
     answers.forEach((answered, i) => {

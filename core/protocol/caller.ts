@@ -74,6 +74,11 @@ export interface CallerOptions {
   kind: number;
   /** The session (from the manager); 0 for servers. */
   session: number;
+  /**
+   * For callers that share a session (the stores of one server): this one's number, and how many there are. Each uses
+   * slots of its own; without this two of them would answer for each other.
+   */
+  lane?: { index: number; of: number };
   /** Keep up the links that were opened once. For clients: servers wait for their claims and push to them. */
   keepLinks?: boolean;
   callTimeoutMs?: number;
@@ -104,6 +109,7 @@ export class Caller implements CallerContext {
     links: 0,
   };
 
+  #lane: { index: number; of: number };
   #session: number;
   #sequence = 0;
   /** Settles when the dead session has a successor; null while the session lives. */
@@ -121,6 +127,7 @@ export class Caller implements CallerContext {
     this.secret = options.secret;
     this.kind = options.kind;
     this.#session = options.session;
+    this.#lane = options.lane ?? { index: 0, of: 1 };
     this.keepLinks = options.keepLinks ?? false;
     this.callTimeoutMs = options.callTimeoutMs ?? callTimeoutMsDefault;
     this.ioTimeoutMs = options.ioTimeoutMs ?? ioTimeoutMsDefault;
@@ -337,7 +344,7 @@ export class Caller implements CallerContext {
   #pool(server: number): SlotPool | null {
     const known = this.#pools.get(server);
     if (known !== undefined) return known;
-    let base = this.#pools.size * slotsPerServer;
+    let base = (this.#pools.size * this.#lane.of + this.#lane.index) * slotsPerServer;
     if (base + slotsPerServer > noSlot) {
       const gone = [...this.#pools].find(([id, pool]) => this.maps.server(id) === undefined && pool.gate.idle);
       if (gone === undefined) return null;

@@ -95,19 +95,6 @@ Deno.test("create() does not open what is no regular file", () => {
   assertEquals(c.session.opens.size, 0);
 });
 
-Deno.test("create() registers the open again when its answer came only at the second try", () => {
-  const c = new FakeCluster();
-  let first = true;
-  c.before = (asked) => {
-    if (asked.message.name !== "CREATE" || !first) return undefined;
-    first = false;
-    return "hangup";
-  };
-  value(create(c, "f"));
-  assertEquals(c.names(), ["CREATE", "CREATE", "OPEN"]);
-  assertEquals(c.session.opens.size, 1);
-});
-
 Deno.test("opens are counted: the last close releases, and a late RELEASE does not end a newer open", () => {
   const c = new FakeCluster();
   const { inode } = c.file("f", 3);
@@ -147,6 +134,18 @@ Deno.test("RELEASE is sent again when it was not answered", () => {
   c.before = () => undefined;
   c.runtime.pass(5000);
   assertEquals(c.opens.size, 0);
+});
+
+Deno.test("finish() does not wait long for a store that is silent, and nothing goes on after close()", () => {
+  const c = new FakeCluster([1]);
+  const { inode } = c.file("f", 3);
+  value(c.runtime.run(c.volume.open(inode, { truncate: false })));
+  c.before = (asked) => asked.message.name === "RELEASE" ? "silence" : undefined;
+  value(c.runtime.run(c.volume.release(inode)));
+  c.runtime.run(c.session.finish(), 6000);
+  c.session.close();
+  c.runtime.pass(70_000);
+  assertEquals(c.runtime.scheduler.active, 0);
 });
 
 Deno.test("opens and locks are claimed after a store's start, before anything else, in bounded messages", () => {

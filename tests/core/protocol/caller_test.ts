@@ -190,6 +190,19 @@ Deno.test("Caller gives each server slots of its own", () => {
   assertEquals(w.stores.map((store) => store.asked[0].head.slot), [0, slotsPerServer]);
 });
 
+Deno.test("Callers that share a session in lanes share no slot", () => {
+  const used = new Set<number>();
+  for (const index of [0, 1]) {
+    const w = world((asked) => {
+      used.add(asked.head.slot);
+      return {};
+    }, { lane: { index, of: 2 } });
+    w.runtime.run(w.caller.call(UNLINK, { shard: 0 }, { dir: 1, name }));
+    w.runtime.run(w.caller.call(UNLINK, { shard: 1 }, { dir: 1, name }));
+  }
+  assertEquals(used.size, 4);
+});
+
 Deno.test("Caller.call() copies a reply's data to where it was asked for, and refuses more", () => {
   let data = new Uint8Array([1, 2, 3]);
   const w = world(() => ({ body: { size: 3, version: 1 }, data }));
