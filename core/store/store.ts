@@ -19,6 +19,7 @@ import {
   keyNumber,
   kind,
   layoutVersion,
+  localShard,
   rootSequence,
   sequenceLimit,
   shardState,
@@ -602,7 +603,7 @@ export class Store {
   }
 
   #loadShards(): void {
-    for (let shard = 0; shard < shardsMax; shard++) {
+    for (const shard of [...Array(shardsMax).keys(), localShard]) {
       const value = this.#image.get(new Key(shard, kind.shard, 3).done());
       if (value === undefined) continue;
       const state = decode(shardState, value);
