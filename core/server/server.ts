@@ -366,6 +366,8 @@ export class StoreServer {
     else if (head.session !== peer.session) return status.refused;
     const map = this.#parts.maps.current;
     this.#parts.maps.heard(head.epoch);
+    // A peer with a newer map may ask for a volume that this one does not know: no answer until it is here.
+    if (head.epoch > map.epoch) return status.retry;
     if (peer.kind !== peerKind.admin && sessionIsDead(map, head.session)) return status.sessionDead;
     if (!this.#serving) return status.retry;
     if (message === RECLAIM) return 0;
