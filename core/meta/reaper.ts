@@ -119,7 +119,8 @@ export class Reaper {
       if (engine.store.get(key) !== undefined) plan.remove(key);
     }
     planDropExtended(engine, plan, file.inode);
-    const inline = engine.store.get(inodeKey(shard, kind.data, file.inode))?.length ?? 0;
+    const lengthOf = (keyKind: number) => engine.store.get(inodeKey(shard, keyKind, file.inode))?.length ?? 0;
+    const inline = lengthOf(kind.data) + lengthOf(kind.symlink);
     const chunk = engine.store.get(chunkKey(shard, file.inode, 0));
     if (chunk !== undefined) {
       plan.charge(file.volume, -blocksOf(chunk) * granuleBytes, 0);
