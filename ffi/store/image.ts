@@ -9,7 +9,7 @@
  * @module
  */
 
-import { open, type RootDatabase } from "lmdb";
+import { ABORT, open, type RootDatabase } from "lmdb";
 import type { Image, LogLevel } from "../../core/runtime.ts";
 import { E } from "../../core/errno.ts";
 import { checked, closeFd, cstr, errnoText, FALLOC, libc, O, systemError } from "../libc.ts";
@@ -55,7 +55,8 @@ export class LmdbImage implements Image {
   readonly #staging: StagedValue;
   #views: (Uint8Array | undefined)[] = [];
   #viewed: ArrayBuffer | null = null;
-  #end: { commit: () => void; abort: (error: Error) => void } | null = null;
+  /** Ends the open transaction: commits it, or drops it when called with ABORT. */
+  #end: ((how?: unknown) => unknown) | null = null;
   #reservedBytes = 0;
   #diskFull = false;
   #usedBytes = 0;
@@ -79,7 +80,9 @@ export class LmdbImage implements Image {
         overlappingSync: false,
       }) as RootDatabase<Uint8Array, Uint8Array>;
     } catch (error) {
-      throw new Error(`cannot open the database in ${options.folder}: ${error instanceof Error ? error.message : error}`);
+      throw new Error(
+        `cannot open the database in ${options.folder}: ${error instanceof Error ? error.message : error}`,
+      );
     }
     this.#staging = Object.assign(new Uint8Array(valueBytesMax), { start: 0, end: 0 });
     this.#fd = libc.open(cstr(`${options.folder}/data.mdb`), O.RDWR | O.CLOEXEC, 0);
@@ -105,7 +108,9 @@ export class LmdbImage implements Image {
   }
 
   scan(from: Uint8Array, to: Uint8Array, visit: (key: Uint8Array, value: Uint8Array) => boolean): void {
-    for (const { key, value } of this.#database.getRange({ start: from, end: to })) if (!visit(key, value)) return;
+    for (const { key, value } of this.#database.getRange({ start: from, end: to })) {
+      if (!visit(plain(key), plain(value))) return;
+    }
   }
 
   commit(): number {
@@ -113,7 +118,7 @@ export class LmdbImage implements Image {
     if (end === null) return E.IO;
     this.#end = null;
     try {
-      end.commit();
+      end();
       this.#begin();
     } catch (error) {
       this.#options.log("error", "store", `database commit: ${error instanceof Error ? error.message : error}`);
@@ -129,13 +134,8 @@ export class LmdbImage implements Image {
 
   /** Drops what was not committed and closes the database. */
   close(): void {
-    const end = this.#end, given = new Error("closed");
+    this.#end?.(ABORT);
     this.#end = null;
-    try {
-      end?.abort(given);
-    } catch (error) {
-      if (error !== given) throw error;
-    }
     closeFd(this.#fd);
     // Nothing is left to do in the background: the promise settles with nobody to wait for it.
     this.#database.close().catch(() => {});
@@ -143,13 +143,11 @@ export class LmdbImage implements Image {
 
   /** Opens the next transaction and leaves it open. */
   #begin(): void {
-    const held: PromiseLike<void> = {
-      then: (commit?: ((value: undefined) => unknown) | null, abort?: ((error: Error) => unknown) | null) => {
-        this.#end = { commit: () => void commit!(undefined), abort: (error) => void abort!(error) };
-        return held as PromiseLike<never>;
-      },
-    } as PromiseLike<void>;
-    this.#database.transactionSync(() => held);
+    // lmdb takes what the callback returns for a promise and ends the transaction when it settles.
+    this.#database.transactionSync(() => ({
+      then: (settled: (how?: unknown) => unknown) => void (this.#end = settled),
+    }));
+    if (this.#end === null) throw new Error("lmdb did not leave its transaction open");
   }
 
   /** A view of the `length` bytes that lmdb says are the value. */
@@ -179,4 +177,9 @@ export class LmdbImage implements Image {
     if (errno >= 0) this.#reservedBytes = wanted;
     else this.#reservedBytes = Math.max(this.#reservedBytes, endBytes);
   }
+}
+
+/** A Buffer as a Uint8Array: its slice() would be a view where everyone expects a copy. */
+function plain(bytes: Uint8Array): Uint8Array {
+  return new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.length);
 }
