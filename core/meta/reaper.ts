@@ -37,7 +37,8 @@ export class Reaper {
     new DataView(mark.buffer).setUint32(0, file.volume, true);
     plan.attributes(file);
     plan.put(inodeKey(shard, kind.orphan, file.inode), mark);
-    if (!this.engine.opens.mayBeOpen(file.inode)) this.consider(file.inode);
+    // In grace nobody knows yet whether it is open: it waits in the queue. Else the last close brings it back.
+    this.consider(file.inode);
   }
 
   /** At the start of a shard: its orphans are ended once grace is over. */
