@@ -88,22 +88,15 @@ export class Checker {
     this.possibilities = [...found.values()];
   }
 
-  /** Nothing is on its way any more: what has not happened by now never will. */
+  /** Nothing is on its way any more: what has not happened by now never will, and nothing is left half done. */
   settle(): void {
+    this.possibilities = this.possibilities.filter(({ state }) => state.whole);
     this.#map((p) => ({ state: p.state, pending: [] }));
   }
 
   /** A client's process died: its opens go, and what it asked for last may or may not happen. */
   forgetClient(client: number): void {
     this.#map((p) => ({ state: p.state.forgetClient(client), pending: p.pending }));
-  }
-
-  /** Keeps the possibilities that `fits`; false when there is none. */
-  keep(fits: (state: State) => boolean): boolean {
-    const left = this.possibilities.filter((p) => fits(p.state));
-    if (left.length === 0) return false;
-    this.possibilities = left;
-    return true;
   }
 
   #map(change: (possibility: Possibility) => Possibility): void {

@@ -10,7 +10,7 @@ import { Future, type Task, wait } from "../../core/task.ts";
 import type { Node, World } from "./world.ts";
 
 /** A question without an answer ends after this time. */
-const askTimeoutMs = 2_000;
+const askTimeoutMs = 500;
 /** A manager looks at the clock this often. */
 const tickMs = 500;
 

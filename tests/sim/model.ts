@@ -89,9 +89,8 @@ interface Inode {
   /** Directories: where they are. */
   readonly parent: number;
   readonly xattrs: ReadonlyMap<string, string>;
-  /** Opens a client holds; `unsure` when the answer to one was lost. */
+  /** How many opens each client holds for certain. */
   readonly opens: ReadonlyMap<number, number>;
-  readonly unsure: boolean;
 }
 
 const noEntries: ReadonlyMap<string, never> = new Map<string, never>();
@@ -105,7 +104,6 @@ const blank: Inode = {
   parent: 0,
   xattrs: noEntries,
   opens: new Map(),
-  unsure: false,
 };
 
 const gone = [E.NOENT, E.STALE];
@@ -137,7 +135,7 @@ function keyOf(inode: Inode): string {
   if (key !== undefined) return key;
   key = `${inode.mode.toString(8)} ${inode.nlink} ${inode.size} ${inode.parent} ${inode.target} ` +
     inode.stretches.map((s) => `${s.start}-${s.end}:${s.tag}@${s.origin}`).join(",") + " " +
-    sorted(inode.entries) + sorted(inode.xattrs) + sorted(inode.opens) + (inode.unsure ? "?" : "");
+    sorted(inode.entries) + sorted(inode.xattrs) + sorted(inode.opens);
   keys.set(inode, key);
   return key;
 }
@@ -201,6 +199,11 @@ export class State {
   get key(): string {
     return this.#key ??= [...this.inodes].sort((a, b) => a[0] - b[0]).map(([id, inode]) => `${id}:${keyOf(inode)}`)
       .join("\n") + "|" + [...this.limbo].sort((a, b) => a - b).join(",") + sorted(this.work);
+  }
+
+  /** True when no operation is between two phases. */
+  get whole(): boolean {
+    return this.work.size === 0;
   }
 
   /** Numbers of directories, files and symbolic links that clients can know. */
@@ -409,7 +412,7 @@ export class State {
   #create(op: Op & { kind: "create" }, step: Step): State[] {
     const seen = step.success?.seen;
     if (step.phase === 1) {
-      if (step.unknown) return this.#unsureOpen(op.dir, op.name, op.open);
+      if (step.unknown) return [this];
       return this.#sees(seen!.inode, seen) ? [op.open ? this.#opened(seen!.inode, step.client) : this] : [];
     }
     const existing = this.inodes.get(op.dir)?.entries.get(op.name);
@@ -423,7 +426,9 @@ export class State {
     return named === null ? [] : [named];
   }
 
+  /** `client` below 0: one that has lost what it opened. */
   #opened(id: number, client: number): State {
+    if (client < 0) return this;
     const inode = this.inodes.get(id)!;
     return this.#with([[id, {
       ...inode,
@@ -431,17 +436,10 @@ export class State {
     }]]);
   }
 
-  #unsureOpen(dir: number, name: string, open: boolean): State[] {
-    const id = this.inodes.get(dir)?.entries.get(name);
-    const inode = id === undefined ? undefined : this.inodes.get(id);
-    if (inode === undefined || !open) return [this];
-    return [this.#with([[id!, { ...inode, unsure: true }]])];
-  }
-
   #open(op: Op & { kind: "open" }, step: Step): State[] {
     return this.#onFile(op.inode, step, (inode) => {
       if (step.phase > 0) return this.#truncate(op.inode, inode, 0, step.phase - 1, step.success?.seen);
-      if (step.unknown) return [this.#with([[op.inode, { ...inode, unsure: true }]])];
+      if (step.unknown) return [this];
       if (!op.truncate && !this.#sees(op.inode, step.success!.seen)) return [];
       return [this.#opened(op.inode, step.client)];
     });

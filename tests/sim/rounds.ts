@@ -14,6 +14,8 @@ import type { Node, World } from "./world.ts";
 
 /** Longest time a round may take: above any time after which a client gives up. */
 const roundMsMax = 600_000;
+/** Pause of an actor whose client is starting. */
+const startingMs = 10;
 /** Longest pause of an actor between two operations. */
 const thinkMsMax = 4;
 
@@ -22,12 +24,12 @@ export class Actor {
   readonly generator: Generator;
   busy = false;
 
-  /** `fs`: the client's file system now; it changes when the client is started again. */
+  /** `fs`: the client's file system now; it changes when the client is started again, and is null until then. */
   constructor(
     readonly index: number,
     readonly client: number,
     readonly node: Node,
-    readonly fs: () => FileSystem,
+    readonly fs: () => FileSystem | null,
     random: Random,
     mix: Mix,
     pool: Pool,
@@ -35,7 +37,7 @@ export class Actor {
     this.generator = new Generator(random, mix, pool);
   }
 
-  /** Its client died, and it with it. */
+  /** Its client's process died, and it with it. */
   kill(): void {
     this.busy = false;
     this.generator.opens = [];
@@ -52,6 +54,7 @@ export class Rounds {
   /** How often each kind of operation succeeded. */
   readonly successes = new Map<Op["kind"], number>();
   #history: Call[] = [];
+  #lost = new Set<number>();
 
   constructor(readonly world: World, fresh: State, readonly pool: Pool, readonly random: Random) {
     this.checker = new Checker(fresh);
@@ -71,13 +74,20 @@ export class Rounds {
 
   /** Judges what has been seen since the last time. */
   judge(): void {
-    const calls = this.#history;
+    const calls = this.#history.map((call) => this.#lost.has(call.client) ? { ...call, client: -1 } : call);
+    for (const client of this.#lost) this.checker.forgetClient(client);
+    this.#lost.clear();
     this.#history = [];
     for (const { observed, op } of calls) {
       if (observed === null) this.unknown++;
       else if (typeof observed !== "number") this.successes.set(op.kind, (this.successes.get(op.kind) ?? 0) + 1);
     }
     this.checker.round(calls);
+  }
+
+  /** A client's process or session died: the files it has opened so far are released, sooner or later. */
+  lost(client: number): void {
+    this.#lost.add(client);
   }
 
   /** One operation of one actor, outside of a round; judged with the next. */
@@ -94,7 +104,7 @@ export class Rounds {
     };
     this.#history.push(call);
     world.trace(() => `actor ${actor.index}: #${call.serial} ${JSON.stringify(op)}`);
-    const observed = yield* perform(actor.fs(), op);
+    const observed = yield* perform(actor.fs()!, op);
     call.observed = observed;
     if (observed !== null) call.returnedMs = world.nowMs;
     world.note(typeof observed === "number" ? observed : observed === null ? 1 : 0);
@@ -104,10 +114,13 @@ export class Rounds {
 
   *#act(actor: Actor, count: number): Task<void> {
     const { generator } = actor;
+    while (actor.fs() === null) yield* wait(actor.node.sleep(startingMs));
     for (let i = 0; i < count; i++) {
       if (generator.random.chance(0.7)) yield* wait(actor.node.sleep(thinkMsMax * generator.random.fraction()));
       const { op, observed } = yield* this.once(actor, generator.next(this.calls + 1));
-      if (observed === null || typeof observed === "number") continue;
+      // Whoever does not know what became of a change stops: a few unknowns are many possible worlds.
+      if (observed === null) break;
+      if (typeof observed === "number") continue;
       if (observed.seen !== undefined) this.pool.learn(observed.seen);
       if (op.kind === "open" || op.kind === "create" && op.open) generator.opens.push(observed.seen!.inode);
       else if (op.kind === "release") generator.opens.splice(generator.opens.indexOf(op.inode), 1);

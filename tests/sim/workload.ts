@@ -144,15 +144,11 @@ export class Generator {
       case "unlink":
       case "rmdir":
         return { kind, dir, name };
-      case "create":
-        return {
-          kind,
-          dir,
-          name,
-          exclusive: random.chance(0.5),
-          open: random.chance(0.4),
-          mode: random.pick([0o644, 0o600]),
-        };
+      case "create": {
+        // Programs ask for a name that may exist only to open it.
+        const open = random.chance(0.5), exclusive = !open || random.chance(0.3);
+        return { kind, dir, name, exclusive, open, mode: random.pick([0o644, 0o600]) };
+      }
       case "symlink":
         return { kind, dir, name, target: `to-${tag}` };
       case "mkdir":

@@ -1,0 +1,40 @@
+/**
+ * Runs simulations by hand: `deno task sim --seed N` one, with `--trace` to read it; `--seeds M` many, from `--seed` on.
+ * Ends with 1 at the first seed that fails.
+ *
+ * @module
+ */
+
+import { parseArgs } from "@std/cli/parse-args";
+import { scenarioOf, simulate } from "./simulation.ts";
+import { SimulationError } from "./world.ts";
+
+const flags = parseArgs(Deno.args, {
+  string: ["seed", "seeds"],
+  boolean: ["trace", "go-on"],
+  default: { seed: "1", seeds: "1" },
+});
+
+const first = Number(flags.seed), count = Number(flags.seeds);
+let failures = 0;
+const startMs = performance.now();
+for (let seed = first; seed < first + count; seed++) {
+  const scenario = scenarioOf(seed);
+  const begunMs = performance.now();
+  try {
+    const outcome = simulate(scenario, flags.trace ? (line) => console.log(line) : null);
+    if (count > 1 && seed % 100 !== 0) continue;
+    const { troubles, ...figures } = outcome;
+    const tookMs = Math.round(performance.now() - begunMs);
+    console.log(`seed ${seed} ok in ${tookMs} ms`, JSON.stringify({ ...figures, troubles: [...troubles] }));
+  } catch (error) {
+    if (!(error instanceof SimulationError)) throw error;
+    failures++;
+    console.error(`${error.message}\nscenario: ${JSON.stringify(scenario)}`);
+    console.error(`again: deno task sim --seed ${seed} --trace`);
+    if (!flags["go-on"]) break;
+  }
+}
+const seconds = (performance.now() - startMs) / 1000;
+if (count > 1) console.log(`${failures} failures, ${seconds.toFixed(1)} s`);
+Deno.exit(failures === 0 ? 0 : 1);

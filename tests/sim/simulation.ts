@@ -1,0 +1,236 @@
+/**
+ * One run: a cluster, clients at work, troubles beside them, and the judgement. Everything about it is drawn from the
+ * seed: what the clients do, what goes wrong, how slow things are, how many stores a server has.
+ *
+ * @module
+ */
+
+import { S } from "../../core/meta/attributes.ts";
+import { type Task, wait } from "../../core/task.ts";
+import { Inexplicable } from "./checker.ts";
+import { Cluster, type ClusterOptions } from "./cluster.ts";
+import { drawPlan, type Plan, type TroubleKind, Troubles } from "./faults.ts";
+import { check } from "./fsck.ts";
+import { chunkBytes, State } from "./model.ts";
+import { Random } from "./random.ts";
+import { Actor, Rounds } from "./rounds.ts";
+import { mixes, Pool } from "./workload.ts";
+import { SimulationError, World } from "./world.ts";
+
+const clients = 3;
+/** Troubles of one round. */
+const troublesMax = 6;
+const megabyte = 1 << 20;
+
+/** Everything a seed decides. */
+export interface Scenario {
+  seed: number;
+  mix: keyof typeof mixes;
+  plan: Plan;
+  cluster: ClusterOptions;
+  /** Actors a client. */
+  actors: number;
+  rounds: number;
+  /** Operations an actor and round. */
+  operations: number;
+}
+
+/** What a run was. */
+export interface Outcome {
+  digest: number;
+  virtualMs: number;
+  events: number;
+  frames: number;
+  calls: number;
+  unknown: number;
+  configurations: number;
+  troubles: ReadonlyMap<TroubleKind, number>;
+}
+
+/** Draws the scenario of a seed. */
+export function scenarioOf(seed: number): Scenario {
+  const random = new Random(seed, "scenario");
+  const actors = random.pick([1, 1, 2]);
+  return {
+    seed,
+    mix: random.pick(["names", "names", "data", "mixed"]),
+    plan: drawPlan(random),
+    cluster: {
+      servers: 3,
+      stores: random.pick([1, 1, 1, 2]),
+      clients,
+      shards: random.pick([4, 12, 24]),
+      volumeBytes: 256 * megabyte,
+      ioTimeoutMs: random.pick([60_000, 60_000, 500]),
+      callTimeoutMs: random.pick([10_000, 100]),
+      limits: {
+        segmentBytes: megabyte,
+        logBytesMax: 8 * megabyte,
+        checkpointMs: random.pick([20, 200, 1000]),
+        growBlocks: 4096,
+      },
+    },
+    actors,
+    rounds: random.between(3, 5),
+    operations: actors === 1 ? random.between(3, 5) : random.between(2, 3),
+  };
+}
+
+/** Runs a scenario. Throws {@linkcode SimulationError} when anything is wrong. */
+export function simulate(scenario: Scenario, onTrace: ((line: string) => void) | null = null): Outcome {
+  const world = new World(scenario.seed);
+  world.onTrace = onTrace;
+  const run = new Run(world, scenario);
+  try {
+    run.play();
+  } catch (error) {
+    if (error instanceof SimulationError) throw error;
+    const reason = error instanceof Inexplicable ? error.message : error instanceof Error ? error.stack : String(error);
+    throw new SimulationError(`${reason}`, scenario.seed, world.nowMs, error);
+  }
+  return run.outcome();
+}
+
+class Run {
+  readonly cluster: Cluster;
+  readonly troubles: Troubles;
+  rounds!: Rounds;
+  actors: Actor[] = [];
+
+  constructor(readonly world: World, readonly scenario: Scenario) {
+    this.cluster = new Cluster(world, scenario.cluster);
+    this.troubles = new Troubles(this.cluster, scenario.plan, world.random.fork("troubles"));
+    const random = world.random.fork("clocks");
+    for (const node of world.nodes) {
+      node.clockOffsetMs = random.between(-300, 300);
+      node.clockRate = 0.99 + 0.02 * random.fraction();
+    }
+  }
+
+  play(): void {
+    const { scenario, world } = this;
+    this.cluster.boot();
+    this.#prepare();
+    this.troubles.start();
+    for (let round = 0; round < scenario.rounds; round++) {
+      this.troubles.allow(world.random.between(1, troublesMax));
+      this.rounds.play(this.actors, scenario.operations);
+      const { unresolved } = this.rounds.checker;
+      if (unresolved > 2 || unresolved > 0 && world.random.chance(0.5)) this.#settle();
+    }
+    this.troubles.stop();
+    world.run(() => this.cluster.clients.every((client) => client.ready), 60_000, "the clients to come back");
+    this.#finish();
+  }
+
+  /** Lets everything that is still on its way happen or not. */
+  #settle(): void {
+    this.troubles.stop();
+    this.#waitQuiet();
+    this.rounds.checker.settle();
+    this.troubles.start();
+  }
+
+  #waitQuiet(): void {
+    try {
+      this.cluster.quiet();
+    } catch (error) {
+      if (!(error instanceof SimulationError)) throw error;
+      throw new SimulationError(
+        `${error.message}\n${this.cluster.describe()}`,
+        this.scenario.seed,
+        this.world.nowMs,
+        error,
+      );
+    }
+  }
+
+  #prepare(): void {
+    const { world, scenario, cluster } = this, { fs } = cluster.clients[0];
+    const root = fs!.root, pool = new Pool(root);
+    const fresh = State.fresh({ inode: root, mode: S.IFDIR | 0o755, nlink: 2, size: 4096 });
+    this.rounds = new Rounds(world, fresh, pool, world.random.fork("rounds"));
+    for (const client of cluster.clients) {
+      for (let i = 0; i < scenario.actors; i++) {
+        const index = this.actors.length, random = world.random.fork(`actor ${index}`);
+        const fsNow = () => client.fs;
+        this.actors.push(new Actor(index, client.index, client.nodes[0], fsNow, random, mixes[scenario.mix], pool));
+      }
+      client.onLost = () => this.rounds.lost(client.index);
+      client.onKilled = () => {
+        for (const actor of this.actors) if (actor.client === client.index) actor.kill();
+      };
+    }
+  }
+
+  /** Closes what is open, waits for silence, reads everything through every client, and looks at the raw stores. */
+  #finish(): void {
+    const { cluster, rounds, world } = this;
+    for (const actor of this.actors) {
+      let done = false;
+      actor.node.spawn(this.#close(actor)).listen(() => done = true);
+      world.run(() => done, 120_000, "the files to be closed");
+    }
+    rounds.judge();
+    this.#waitQuiet();
+    rounds.checker.settle();
+    for (const client of cluster.clients) {
+      const actor = this.actors.find((one) => one.client === client.index)!;
+      let done = false;
+      actor.node.spawn(this.#audit(actor)).listen(() => done = true);
+      world.run(() => done, 120_000, "the last look at everything");
+      rounds.judge();
+    }
+    this.#waitQuiet();
+    const problems = check(cluster.servers.flatMap((server) => server.stored()), cluster.control.manager!.map());
+    if (problems.length > 0) throw new Error(`the stores are damaged:\n${problems.join("\n")}`);
+  }
+
+  *#close(actor: Actor): Task<void> {
+    for (const inode of actor.generator.opens.splice(0)) yield* this.rounds.once(actor, { kind: "release", inode });
+    yield* wait(actor.node.sleep(20));
+  }
+
+  /** Reads the whole volume. */
+  *#audit(actor: Actor): Task<void> {
+    const { rounds } = this;
+    for (const dirs = [rounds.pool.root]; dirs.length > 0;) {
+      const dir = dirs.pop()!;
+      yield* rounds.once(actor, { kind: "stat", inode: dir });
+      const { observed } = yield* rounds.once(actor, { kind: "readdir", dir });
+      if (observed === null || typeof observed === "number") continue;
+      for (const [name, inode, type] of observed.entries!) {
+        yield* rounds.once(actor, { kind: "lookup", dir, name });
+        if (type === S.IFDIR >> 12) dirs.push(inode);
+        else if (type === S.IFLNK >> 12) yield* rounds.once(actor, { kind: "readlink", inode });
+        else yield* this.#readAll(actor, inode);
+        yield* rounds.once(actor, { kind: "listxattr", inode });
+        yield* rounds.once(actor, { kind: "getxattr", inode, name: "user.x" });
+      }
+    }
+  }
+
+  *#readAll(actor: Actor, inode: number): Task<void> {
+    const parts: [offset: number, length: number][] = [
+      [0, 65536],
+      [chunkBytes - 16384, 32768],
+      [2 * chunkBytes - 16384, 49152],
+    ];
+    for (const [offset, length] of parts) yield* this.rounds.once(actor, { kind: "read", inode, offset, length });
+  }
+
+  outcome(): Outcome {
+    const { digest, nowMs, events, frames } = this.world;
+    const { calls, unknown, checker } = this.rounds;
+    return {
+      digest,
+      virtualMs: nowMs,
+      events,
+      frames,
+      calls,
+      unknown,
+      configurations: checker.configurations,
+      troubles: this.troubles.happened,
+    };
+  }
+}
