@@ -21,6 +21,7 @@ import { setattr } from "../meta/ops/setattr.ts";
 import { link, unlink } from "../meta/ops/unlink.ts";
 import { append, publish, write, writeChunk } from "../meta/ops/write.ts";
 import { getxattr, listxattr, removexattr, setxattr } from "../meta/ops/xattr.ts";
+import { Plan } from "../meta/plan.ts";
 import * as m from "../protocol/messages.ts";
 
 /** What names the shard of a request: a field of its body, the head alone, or nothing (the store as a whole). */
@@ -39,6 +40,7 @@ function on(message: m.Message, route: Route, operation: Operation): void {
 }
 
 on(m.PING, "store", () => ({ status: 0, body: {} }));
+on(m.FENCE, "shard", (engine, request) => engine.answer(request, new Plan(), {}));
 on(m.LOOKUP, "dir", lookup);
 on(m.GETATTR, "inode", getattr);
 on(m.GETATTRS, "store", getattrs);

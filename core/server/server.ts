@@ -131,6 +131,8 @@ export class StoreServer {
       secret: parts.secret,
       kind: peerKind.server,
       session: parts.session,
+      // All stores of a server share its session: each has slots of its own.
+      lane: { index: parts.storeIndex, of: parts.maps.server(parts.serverId)?.stores ?? 1 },
       ioTimeoutMs: parts.ioTimeoutMs,
       hooks: { clockMs: () => this.engine.nowMs(), heardClock: (clock) => this.engine.observeClock(clock) },
     });
@@ -347,6 +349,7 @@ export class StoreServer {
     if (slot !== "run") this.counters.duplicates++;
     if (slot === "wait") return;
     if (slot === "old") return this.#reply(connection, head, message, answerErrno(status.oldSequence));
+    if (slot === "busy") return this.#reply(connection, head, message, answerErrno(status.retry));
     const stored = this.#stored(head, message);
     if (stored !== null) {
       if (message === CREATE) this.#openAgain(request, stored);

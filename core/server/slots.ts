@@ -20,8 +20,9 @@ export interface Slot<W> {
 export class Slots<W> {
   #sessions = new Map<number, Map<number, Slot<W>>>();
 
-  /** Begins a request: "run" it, or "wait" (added to those who wait), or it is "old". */
-  begin(session: number, slotNumber: number, sequence: number, who: W): "run" | "wait" | "old" {
+  /** Begins a request: "run" it, or "wait" (added to those who wait); it is "old", or the slot is "busy" with
+   * an older request, whose asker gave it up: it must not take effect after a later one. */
+  begin(session: number, slotNumber: number, sequence: number, who: W): "run" | "wait" | "old" | "busy" {
     let slots = this.#sessions.get(session);
     if (slots === undefined) this.#sessions.set(session, slots = new Map());
     const slot = slots.get(slotNumber);
@@ -30,11 +31,11 @@ export class Slots<W> {
       return "run";
     }
     if (sequence < slot.sequence) return "old";
-    if (sequence === slot.sequence && slot.running) {
+    if (slot.running && sequence > slot.sequence) return "busy";
+    if (slot.running) {
       slot.waiting.push(who);
       return "wait";
     }
-    // A new sequence while the old one runs: its asker has given up and does not wait any more.
     slot.sequence = sequence;
     slot.running = true;
     slot.waiting = [who];
