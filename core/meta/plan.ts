@@ -5,7 +5,8 @@
  * @module
  */
 
-import { type Change, type Charge, put, remove } from "../store/record.ts";
+import { type Change, changeOp, type Charge, put, remove } from "../store/record.ts";
+import type { Store } from "../store/store.ts";
 import type { Attributes } from "./attributes.ts";
 import { encodeAttributes, inodeKey, kind, shardOf } from "./layout.ts";
 
@@ -52,8 +53,29 @@ export class Plan {
     return [...this.#charges.values()];
   }
 
+  /** The value that `key` will have; undefined: none. */
+  after(store: Store, key: Uint8Array): Uint8Array | undefined {
+    let value = store.get(key)?.slice();
+    for (const change of this.changes) {
+      if (!sameBytes(change.key, key)) continue;
+      if (change.op === changeOp.remove) value = undefined;
+      else if (change.op === changeOp.put) value = change.value.slice();
+      else {
+        const next = new Uint8Array(change.length);
+        if (value !== undefined) next.set(value.subarray(0, change.length));
+        next.set(change.bytes, change.offset);
+        value = next;
+      }
+    }
+    return value;
+  }
+
   /** True when there is nothing to record. */
   get empty(): boolean {
     return this.changes.length === 0;
   }
+}
+
+function sameBytes(a: Uint8Array, b: Uint8Array): boolean {
+  return a.length === b.length && a.every((byte, i) => byte === b[i]);
 }

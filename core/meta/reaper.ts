@@ -103,14 +103,8 @@ export class Reaper {
   *#cutFar(inode: number, isOrphan: () => boolean): Task<boolean> {
     const file = this.engine.tree.attributes(inode);
     if (!isOrphan() || file === null || (file.flags & inodeFlags.far) === 0) return true;
-    return (yield* cutEverywhere(this.engine, {
-      inode,
-      gen: file.gen,
-      start: 0,
-      forget: true,
-      floor: false,
-      shards: [],
-    })) === 0;
+    const range = { inode, gen: file.gen, start: 0, end: Number.MAX_SAFE_INTEGER, forget: true, floor: false };
+    return (yield* cutEverywhere(this.engine, range)).errno === 0;
   }
 
   #planRemoval(plan: Plan, file: Attributes): void {
@@ -132,32 +126,23 @@ export class Reaper {
   }
 }
 
-/** Sends one CUT to every store that is concerned; errno of the first that failed. `shards` empty: all. */
+/** Sends one CUT to every store; errno of the first that failed, and the blocks of far chunks that are left. */
 export function* cutEverywhere(
   engine: Engine,
-  cut: { inode: number; gen: number; start: number; forget: boolean; floor: boolean; shards: number[]; end?: number },
-): Task<number> {
-  const map = engine.map.current;
-  const body = { end: Number.MAX_SAFE_INTEGER, ...cut };
+  cut: { inode: number; gen: number; start: number; end: number; forget: boolean; floor: boolean },
+): Task<{ errno: number; leftBlocks: number }> {
   const running = [];
-  for (const server of map.servers) {
+  for (const server of engine.map.current.servers) {
     for (let store = 0; store < server.stores; store++) {
-      const own = cut.shards.filter((shard) => map.owners[shard]?.[0] === server.id && shard % server.stores === store);
-      if (cut.shards.length > 0 && own.length === 0) continue;
-      running.push(engine.runtime.scheduler.spawn(
-        engine.caller.call(CUT, { server: server.id, store }, { ...body, shards: own }),
-      ));
+      const call = engine.caller.call(CUT, { server: server.id, store }, cut);
+      running.push(engine.runtime.scheduler.spawn(call));
     }
   }
-  let errno = 0;
+  let errno = 0, leftBlocks = 0;
   for (const one of running) {
     const reply = yield* wait(one);
     if (reply.status !== 0) errno = reply.status;
+    else leftBlocks += (reply.body as { leftBlocks: number }).leftBlocks;
   }
-  return errno;
-}
-
-/** Shards in `shards`, or all that the store owns. */
-export function shardsOf(engine: Engine, shards: readonly number[]): number[] {
-  return shards.length > 0 ? shards.filter((shard) => engine.owns(shard)) : engine.ownShards();
+  return { errno, leftBlocks };
 }

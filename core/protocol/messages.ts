@@ -11,6 +11,7 @@ import {
   bool,
   bytes,
   type Codec,
+  double,
   optional,
   shortBytes,
   struct,
@@ -352,14 +353,15 @@ export const LOWEST = message(
   struct({ lowest: array(u53, 4096) }),
 );
 /**
- * Store message: removes data of an inode in [start, end) from chunks > 0 in `shards` (empty = all of this store) and
- * sets their floor to `gen` when `floor`. `end` 2^53-1 = to the end. With `forget` floors are removed too. Idempotent.
+ * Store message: removes data of an inode in [start, end) from chunks > 0 in all shards of this store and sets their
+ * floor to `gen` when `floor`. `end` 2^53-1 = to the end. With `forget` floors are removed too. Idempotent.
  */
 export const CUT = message(
   81,
   "CUT",
-  struct({ inode: u53, gen: u53, start: u53, end: u53, floor: bool, forget: bool, shards: array(u16, 4096) }),
-  struct({ freedBlocks: u53 }),
+  struct({ inode: u53, gen: u53, start: u53, end: u53, floor: bool, forget: bool }),
+  /** Blocks that the inode's chunks > 0 still have in this store. */
+  struct({ leftBlocks: u53 }),
 );
 /** Store message: everything acknowledged by this store is durable when it answers. */
 export const SYNC_STORE = message(82, "SYNC_STORE", nothing, nothing);
@@ -392,18 +394,34 @@ export const VERIFY_CHUNK = message(
   struct({ inode: u53, chunk: u32 }),
   struct({ bad: array(u16, 256) }),
 );
-/** Applies raw changes in one record if each key still has the value given (absent = no such key); EAGAIN if not. */
+/**
+ * Applies raw changes in one record if each key still has the value given (absent = no such key); EAGAIN if not, EBUSY
+ * while something of it is in use. `charges` are added to the usage of volumes in the shard (whole numbers; ERANGE if it
+ * would be negative); the changes alone charge nothing.
+ */
 export const REPAIR = message(
   98,
   "REPAIR",
-  struct({ changes: array(struct({ key: bytes, expected: optional(bytes), value: optional(bytes) }), 1024) }),
+  struct({
+    changes: array(struct({ key: bytes, expected: optional(bytes), value: optional(bytes) }), 1024),
+    charges: array(struct({ volume: u32, bytesDelta: double, inodesDelta: double }), 256),
+  }),
   nothing,
   true,
 );
-/** What the shard is busy with: numbers of intents, and inodes open or locked by sessions. */
+/**
+ * What the shard is busy with: intents under way, inodes open in sessions, its log position (which moves with every
+ * change), and what it has charged to volumes. `grace`: some session has not said yet what it has open.
+ */
 export const SHARD_STATUS = message(
   99,
   "SHARD_STATUS",
   nothing,
-  struct({ intents: u32, position: u53, opens: array(u53) }),
+  struct({
+    intents: u32,
+    position: u53,
+    opens: array(u53),
+    grace: bool,
+    usage: array(struct({ volume: u32, bytes: u53, inodes: u53 })),
+  }),
 );

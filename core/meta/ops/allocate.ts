@@ -15,8 +15,8 @@ import { type Attributes, inodeFlags, isRegular } from "../attributes.ts";
 import { type Answer, answerErrno, type Engine, type Request } from "../engine.ts";
 import { chunkKey, fileBytesMax, inodeKey, keyNumber, kind, shardOf } from "../layout.ts";
 import { Plan } from "../plan.ts";
-import { cutEverywhere, shardsOf } from "../reaper.ts";
-import { chunkShards } from "./setattr.ts";
+import { cutEverywhere } from "../reaper.ts";
+import { nearBlocks } from "./setattr.ts";
 import { encodeFloor, floorOf } from "./write.ts";
 
 /** Modes of fallocate(2) (include/uapi/linux/falloc.h). */
@@ -45,7 +45,7 @@ function* allocateLocked(engine: Engine, request: Request): Task<Answer> {
   if (failed(file)) return answerErrno(file);
   if (!isRegular(file.mode)) return answerErrno(E.NODEV);
   const plan = new Plan(), end = offset + length;
-  let bytesDelta = 0, done = () => {};
+  let leftBlocks = -1, bytesDelta = 0, done = () => {};
   if ((mode & (fallocateMode.punchHole | fallocateMode.zeroRange)) === 0) {
     const errno = yield* engine.credit.reserve(file.volume, length, 0);
     if (errno !== 0) return answerErrno(errno);
@@ -53,7 +53,7 @@ function* allocateLocked(engine: Engine, request: Request): Task<Answer> {
   } else {
     const zeroed = yield* zeroRange(engine, plan, file, offset, Math.min(end, file.size));
     if (typeof zeroed === "number") return answerErrno(zeroed);
-    ({ bytesDelta, done } = zeroed);
+    ({ leftBlocks, bytesDelta, done } = zeroed);
   }
   const now = engine.inode(inode);
   if (failed(now)) {
@@ -61,7 +61,9 @@ function* allocateLocked(engine: Engine, request: Request): Task<Answer> {
     return answerErrno(now);
   }
   if ((mode & fallocateMode.keepSize) === 0) now.size = Math.max(now.size, end);
-  now.blocks = Math.max(0, now.blocks + bytesDelta / 512);
+  now.blocks = leftBlocks < 0
+    ? Math.max(0, now.blocks + bytesDelta / 512)
+    : (leftBlocks + nearBlocks(engine, plan, inode)) * (granuleBytes / 512);
   now.mtime = now.ctime = engine.stamp(now);
   plan.attributes(now);
   const answer = engine.answer(request, plan, {});
@@ -69,49 +71,60 @@ function* allocateLocked(engine: Engine, request: Request): Task<Answer> {
   return answer;
 }
 
-/** Makes [start, end) zeros. errno, or what the record has to know. */
+/** Makes [start, end) zeros. errno, or what the record has to know; `leftBlocks` -1: far chunks were not touched. */
 function* zeroRange(
   engine: Engine,
   plan: Plan,
   file: Attributes,
   start: number,
   end: number,
-): Task<number | { bytesDelta: number; done: () => void }> {
+): Task<number | { leftBlocks: number; bytesDelta: number; done: () => void }> {
   const shard = shardOf(file.inode);
-  let bytesDelta = 0;
+  let leftBlocks = -1;
   if (end > chunkBytesMax && (file.flags & inodeFlags.far) !== 0) {
-    const far = Math.max(start, chunkBytesMax);
-    const cut = { inode: file.inode, gen: file.gen, start: far, end, forget: false, floor: false };
-    const errno = yield* cutEverywhere(engine, { ...cut, shards: chunkShards(engine, file.inode, far, end) });
-    if (errno !== 0) return errno;
+    // Writes under way belong before or after: those that carry the old gen are done again, after.
+    const raised = new Plan();
+    file.gen++;
+    raised.attributes(file);
+    engine.commit(shard, raised);
+    yield* engine.logged();
+    const range = { inode: file.inode, gen: file.gen, start, end, forget: false, floor: true };
+    const cut = yield* cutEverywhere(engine, range);
+    if (cut.errno !== 0) return cut.errno;
+    leftBlocks = cut.leftBlocks;
   }
   const key = inodeKey(shard, kind.data, file.inode), inline = engine.store.get(key)?.slice();
   if (inline !== undefined) {
     if (start < inline.length) plan.put(key, inline.fill(0, start, Math.min(end, inline.length)));
-    return { bytesDelta: 0, done: () => {} };
+    return { leftBlocks, bytesDelta: 0, done: () => {} };
   }
   const length = Math.min(end, chunkBytesMax) - start;
   if (length <= 0 || engine.store.get(chunkKey(shard, file.inode, 0)) === undefined) {
-    return { bytesDelta, done: () => {} };
+    return { leftBlocks, bytesDelta: 0, done: () => {} };
   }
   const range = { shard, inode: file.inode, chunk: 0, offset: start, length };
   const zeroed = yield* engine.chunks.zero({ ...range, volume: file.volume, gen: file.gen });
   if (failed(zeroed)) return zeroed;
   plan.add(zeroed.changes, [{ volume: file.volume, bytesDelta: zeroed.bytesDelta, inodesDelta: 0 }]);
-  bytesDelta += zeroed.bytesDelta;
-  return { bytesDelta, done: zeroed.done };
+  return { leftBlocks, bytesDelta: zeroed.bytesDelta, done: zeroed.done };
 }
 
 /** CUT: removes data of far chunks in this store. Idempotent: a second one finds nothing. */
 export function* cut(engine: Engine, request: Request): Task<Answer> {
-  const { inode, gen, start, end, floor, forget, shards } = request.body;
-  let freedBlocks = 0;
-  for (const shard of shardsOf(engine, shards)) {
-    const freed = yield* cutShard(engine, { shard, inode, gen, start, end, floor, forget });
-    if (freed < 0) return answerErrno(-freed);
-    freedBlocks += freed;
+  const { inode, gen, start, end, floor, forget } = request.body;
+  const own = engine.ownShards();
+  for (const shard of own) {
+    const errno = yield* cutShard(engine, { shard, inode, gen, start, end, floor, forget });
+    if (errno !== 0) return answerErrno(errno);
   }
-  return { status: 0, body: { freedBlocks } };
+  let leftBlocks = 0;
+  for (const shard of own) {
+    engine.store.scan(chunkKey(shard, inode, 1), chunkKey(shard, inode, 0xffffffff), (_, value) => {
+      leftBlocks += blocksOf(value);
+      return true;
+    });
+  }
+  return { status: 0, body: { leftBlocks } };
 }
 
 interface CutRange {
@@ -124,12 +137,11 @@ interface CutRange {
   forget: boolean;
 }
 
-/** The floor first, so that late writes are refused; then chunk after chunk. Blocks freed, or a negative errno. */
+/** The floor first, so that late writes are refused; then chunk after chunk. errno. */
 function* cutShard(engine: Engine, range: CutRange): Task<number> {
   const { shard, inode, gen, start, end } = range;
   planFloor(engine, range);
   const first = Math.max(1, Math.floor(start / chunkBytesMax));
-  let freed = 0;
   for (let from = first;;) {
     const chunks: number[] = [];
     engine.store.scan(chunkKey(shard, inode, from), chunkKey(shard, inode, 0xffffffff), (key) => {
@@ -142,17 +154,16 @@ function* cutShard(engine: Engine, range: CutRange): Task<number> {
       const length = Math.min(chunkBytesMax, end - chunk * chunkBytesMax) - within;
       const value = engine.store.get(chunkKey(shard, inode, chunk));
       if (value === undefined || length <= 0) continue;
-      const volume = new DataView(value.buffer, value.byteOffset).getUint32(0, true), before = blocksOf(value);
+      const volume = new DataView(value.buffer, value.byteOffset).getUint32(0, true);
       const at = { shard, inode, chunk, offset: within, length, volume, gen };
       const zeroed = yield* engine.chunks.zero(at);
-      if (failed(zeroed)) return -zeroed;
+      if (failed(zeroed)) return zeroed;
       const plan = new Plan();
       plan.add(zeroed.changes, [{ volume, bytesDelta: zeroed.bytesDelta, inodesDelta: 0 }]);
       engine.commit(shard, plan);
       zeroed.done();
-      freed += Math.min(before, Math.max(0, -zeroed.bytesDelta / granuleBytes));
     }
-    if (chunks.length < chunksPerRecord) return freed;
+    if (chunks.length < chunksPerRecord) return 0;
     from = chunks[chunks.length - 1] + 1;
   }
 }

@@ -88,6 +88,6 @@ function existing(engine: Engine, request: Request, entry: { inode: number; type
   const body = { created: false, inode: entry.inode, type: entry.type, attributes };
   if (attributes === null || !isRegular(attributes.mode)) return { status: 0, body };
   if (openId !== 0) engine.opens.open(request.head.session, entry.inode, openId);
-  if (!truncate || attributes.size === 0) return { status: 0, body };
+  if (!truncate) return { status: 0, body };
   return truncateFor(engine, request, entry.inode, (file) => ({ ...body, attributes: file }));
 }

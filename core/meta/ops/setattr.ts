@@ -8,9 +8,8 @@
  * @module
  */
 
-import { chunkBytesMax } from "../../data/chunk_record.ts";
+import { blocksOf, chunkBytesMax, granuleBytes } from "../../data/chunk_record.ts";
 import { E, failed, type Result } from "../../errno.ts";
-import { chunkShard } from "../../placement/hash.ts";
 import { decode, encode, struct, u53 } from "../../protocol/codec.ts";
 import { messageOf, setattrValid as valid } from "../../protocol/messages.ts";
 import { type Task, wait } from "../../task.ts";
@@ -22,7 +21,7 @@ import { Plan } from "../plan.ts";
 import { cutEverywhere } from "../reaper.ts";
 
 /** What a truncation's intent remembers. */
-const truncateState = struct({ inode: u53, size: u53 });
+export const truncateState = struct({ inode: u53, size: u53 });
 /** Pause before an unanswered CUT is sent again. */
 const againMs = 50;
 
@@ -178,13 +177,12 @@ export function* cutLocal(
   return zeroed;
 }
 
-/** Shards of the chunks > 0 that hold bytes from `start` to `end`; empty = all, when they are too many to name. */
-export function chunkShards(engine: Engine, inode: number, start: number, end: number): number[] {
-  const first = Math.max(1, Math.floor(start / chunkBytesMax)), last = Math.ceil(end / chunkBytesMax) - 1;
-  if (last - first >= engine.shards) return [];
-  const shards = new Set<number>();
-  for (let chunk = first; chunk <= last; chunk++) shards.add(chunkShard(inode, chunk, engine.shards));
-  return [...shards];
+/** Blocks that chunk 0, or the inline data, of an inode takes once `plan` is done. */
+export function nearBlocks(engine: Engine, plan: Plan, inode: number): number {
+  const shard = shardOf(inode), chunk = plan.after(engine.store, chunkKey(shard, inode, 0));
+  if (chunk !== undefined) return blocksOf(chunk);
+  const inline = plan.after(engine.store, inodeKey(shard, kind.data, inode));
+  return Math.ceil((inline?.length ?? 0) / granuleBytes);
 }
 
 /** The story of a truncation with far chunks. A resumed one answers with the attributes alone when its request had none. */
@@ -217,9 +215,9 @@ function* driveTruncate(
   for (;;) {
     const file = engine.inode(inode);
     if (failed(file)) return intent.abort(file);
-    const shards = chunkShards(engine, inode, size, file.size);
-    const start = Math.max(size, chunkBytesMax);
-    const errno = yield* cutEverywhere(engine, { inode, gen: file.gen + 1, start, forget: false, floor: true, shards });
+    // Every shard gets the floor, so that the blocks that are left cannot change before the inode says how many.
+    const range = { inode, gen: file.gen + 1, start: size, end: Number.MAX_SAFE_INTEGER, forget: false, floor: true };
+    const { errno, leftBlocks } = yield* cutEverywhere(engine, range);
     if (errno !== 0) {
       yield* wait(engine.runtime.sleep(againMs));
       continue;
@@ -237,7 +235,7 @@ function* driveTruncate(
       return intent.abort(now);
     }
     finishSize(engine, now, decode(messageOf(intent.type)!.request, intent.request), size, local.bytesDelta);
-    now.blocks = Math.min(now.blocks, Math.ceil(size / 4096) * 8);
+    now.blocks = (leftBlocks + nearBlocks(engine, plan, inode)) * (granuleBytes / 512);
     plan.attributes(now);
     const answer = intent.finish(plan, to.body(now));
     local.done();
