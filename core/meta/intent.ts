@@ -51,7 +51,7 @@ export const intentKind = {
 } as const;
 
 /** Value of N. `request` is the body of the client's request, `state` what the story remembers of its phase. */
-const intentRecord = struct({
+export const intentRecord = struct({
   kind: u8,
   phase: u8,
   session: u53,
@@ -147,6 +147,8 @@ export function lockOwner(shard: number, n: number): string {
 const tidyMs = 2000, tidyPairsMax = 1024;
 /** A driver that does not answer in this time is asked the next time. */
 const tidyTimeoutMs = 2000;
+/** Refused steps that are remembered. */
+const refusedMax = 65536;
 /** Step records removed in one record. */
 const forgetMax = 256;
 /** Milliseconds before a driver that met a locked name tries again, and the most it grows to. */
@@ -267,6 +269,8 @@ export class Intents {
   #active = new Map<number, Set<number>>();
   /** Lowest n accepted from a driver, by pair of shards. */
   #lowest = new Map<number, number>();
+  /** Steps that were refused, and the errno: a late duplicate must not succeed after its driver has given it up. */
+  #refused = new Map<string, number>();
   /** Pairs of shards with step records. */
   #applied = new Set<number>();
   #stories = new Map<number, Story>();
@@ -356,6 +360,8 @@ export class Intents {
     const key = stepKey(shard, driverShard, n, step);
     const done = this.engine.store.get(key);
     if (done !== undefined) return { errno: 0, outcome: decode(stepRecord, done).outcome };
+    const refusedKey = `${pair}/${n}/${step}`, refused = this.#refused.get(refusedKey);
+    if (refused !== undefined) return { errno: refused, outcome: new Uint8Array(0) };
     const { name, body } = decodeAction(request.action);
     const owner = lockOwner(driverShard, n);
     const result = applyAction(this.engine, {
@@ -366,7 +372,11 @@ export class Intents {
       plan,
       claimKey: (s) => stepKey(shard, driverShard, n, s),
     });
-    if (typeof result === "number") return { errno: result, outcome: new Uint8Array(0) };
+    if (typeof result === "number") {
+      // EAGAIN alone is asked again under the same number.
+      if (result !== E.AGAIN) this.#refuse(refusedKey, result);
+      return { errno: result, outcome: new Uint8Array(0) };
+    }
     const outcome = encode(actions[name].outcome as Codec<unknown>, result.outcome);
     plan.put(key, encode(stepRecord, { holds: result.holds ?? null, outcome, intent: request.intent }));
     this.#applied.add(pair);
@@ -374,6 +384,11 @@ export class Intents {
     this.engine.commit(shard, plan);
     result.committed?.();
     return { errno: 0, outcome };
+  }
+
+  #refuse(key: string, errno: number): void {
+    this.#refused.set(key, errno);
+    if (this.#refused.size > refusedMax) this.#refused.delete(this.#refused.keys().next().value!);
   }
 
   /** Forgets steps of intents that are over, a pair of shards after the other, for ever: their drivers are asked. */

@@ -5,11 +5,16 @@
  * @module
  */
 
+/** Closes remembered a session, so that a late duplicate of an OPEN does not open again. */
+const releasedMax = 1024;
+
 /** Open inodes of a store. */
 export class Opens {
   /** Inode -> session -> highest open id. */
   #byInode = new Map<number, Map<number, number>>();
   #bySession = new Map<number, Set<number>>();
+  /** Session -> inode -> highest open id that was closed. */
+  #released = new Map<number, Map<number, number>>();
   /** Sessions that have not claimed yet. */
   #awaited = new Set<number>();
 
@@ -33,8 +38,9 @@ export class Opens {
     return this.#awaited.delete(session) && this.#awaited.size === 0;
   }
 
-  /** Registers an open. */
+  /** Registers an open, unless it has been closed: then this is a late duplicate. */
   open(session: number, inode: number, openId: number): void {
+    if (openId <= (this.#released.get(session)?.get(inode) ?? -1)) return;
     let sessions = this.#byInode.get(inode);
     if (sessions === undefined) this.#byInode.set(inode, sessions = new Map());
     sessions.set(session, Math.max(openId, sessions.get(session) ?? 0));
@@ -45,6 +51,7 @@ export class Opens {
 
   /** Ends the session's open unless a later one (higher id) has come. True when nobody has the inode open any more. */
   close(session: number, inode: number, openId: number): boolean {
+    this.#remember(session, inode, openId);
     const sessions = this.#byInode.get(inode);
     const held = sessions?.get(session);
     if (sessions === undefined || held === undefined || held > openId) return false;
@@ -55,9 +62,19 @@ export class Opens {
     return true;
   }
 
+  #remember(session: number, inode: number, openId: number): void {
+    let released = this.#released.get(session);
+    if (released === undefined) this.#released.set(session, released = new Map());
+    const last = released.get(inode) ?? -1;
+    released.delete(inode);
+    released.set(inode, Math.max(openId, last));
+    if (released.size > releasedMax) released.delete(released.keys().next().value!);
+  }
+
   /** The session is dead: ends its opens and returns the inodes that nobody has open any more. */
   drop(session: number): number[] {
     const freed: number[] = [];
+    this.#released.delete(session);
     for (const inode of this.#bySession.get(session) ?? []) {
       const sessions = this.#byInode.get(inode)!;
       sessions.delete(session);

@@ -112,7 +112,7 @@ export class StoreServer {
   readonly #runtime: Runtime;
   readonly #connections = new Set<Connection>();
   readonly #bySession = new Map<number, Connection>();
-  readonly #slots = new Slots<Asker>();
+  readonly #slots = new Slots<Asker, Answer>();
   readonly #loaded = new Set<number>();
   readonly #sweeping = new Set<number>();
   readonly #writer = new Writer(64 * 1024);
@@ -269,7 +269,7 @@ export class StoreServer {
     this.#active--;
     // EBUSY: nothing was done. Those who wait are told to ask again, which executes the request anew.
     const told = answer.status === E.BUSY ? answerErrno(status.retry) : answer;
-    for (const asker of this.#slots.end(origin.session, origin.slot, origin.sequence)) {
+    for (const asker of this.#slots.end(origin.session, origin.slot, origin.sequence, unrecorded(told))) {
       this.#outbox.push({ asker, message: messageOf(HELLO.type)!, answer: told, flags: frameFlags.reply });
     }
   }
@@ -355,6 +355,8 @@ export class StoreServer {
       if (message === CREATE) this.#openAgain(request, stored);
       return this.#answered(request, asker, stored);
     }
+    const kept = this.#slots.kept(head.session, head.slot);
+    if (kept !== null) return this.#answered(request, asker, kept);
     this.#run(request, asker);
   }
 
@@ -436,7 +438,9 @@ export class StoreServer {
     // A store that has failed has recorded nothing: what it says of mutations is EIO.
     const failed = message.mutation && this.engine.store.failure !== 0;
     const told = failed ? answerErrno(E.IO) : answer;
-    const askers = message.mutation ? this.#slots.end(head.session, head.slot, head.sequence) : [asker];
+    const askers = message.mutation
+      ? this.#slots.end(head.session, head.slot, head.sequence, unrecorded(told))
+      : [asker];
     for (const one of askers) this.#outbox.push({ asker: one, message, answer: told, flags: frameFlags.reply });
   }
 
@@ -534,4 +538,10 @@ export class StoreServer {
     this.stop();
     this.#parts.onFailed?.(reason);
   }
+}
+
+/** The answer, if it is final and no record holds it; what asks for another attempt is not final. */
+function unrecorded(answer: Answer): Answer | null {
+  const again = answer.status === status.retry || answer.status === status.wrongOwner;
+  return again || answer.encoded !== undefined ? null : { status: answer.status, body: answer.body };
 }

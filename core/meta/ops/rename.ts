@@ -51,7 +51,7 @@ const nothing = { inode: 0, type: 0 };
 const depthMax = 65536;
 
 /** What the intent has found out. */
-const renameState = struct({ inode: u53, type: u8, victim: u53, victimType: u8 });
+export const renameState = struct({ inode: u53, type: u8, victim: u53, victimType: u8 });
 type State = { inode: number; type: number; victim: number; victimType: number };
 type Body = { dir: number; name: Uint8Array; newDir: number; newName: Uint8Array; flags: number };
 
@@ -113,7 +113,7 @@ function renameNear(
     movingDirectory: source.type === directoryType,
   });
   if (typeof target === "number") return answerErrno(target);
-  if (target.inode === source.inode) return answerErrno(0);
+  if (target.inode === source.inode) return engine.answer(request, new Plan(), {});
   if (target.inode !== 0 && shardOf(target.inode) !== shard) return null;
   const exchange = (body.flags & renameFlags.exchange) !== 0;
   if (exchange && target.type === directoryType && body.dir !== body.newDir) return null;
