@@ -44,6 +44,7 @@ const home = `${mount}/work`;
 const random = new Random(Number(seedText), "verified work");
 let tree: Tree = new Map();
 let serial = 0, operations = 0, outages = 0, outagesSeen = 0;
+let longOpen: LongOpen | null = null;
 
 function chance(oneIn: number): boolean {
   return random.below(oneIn) === 0;
@@ -358,6 +359,12 @@ async function outage(): Promise<boolean> {
   }
   outages += now - outagesSeen;
   outagesSeen = now;
+  // What is open died with the daemon.
+  try {
+    longOpen?.close();
+  } catch { // Its flush cannot be answered.
+  }
+  longOpen = null;
   return true;
 }
 
@@ -451,8 +458,6 @@ class LongOpen {
   }
 }
 
-let longOpen: LongOpen | null = null;
-
 async function useLongOpen(): Promise<void> {
   try {
     if (longOpen === null) longOpen = new LongOpen();
@@ -462,12 +467,6 @@ async function useLongOpen(): Promise<void> {
     } else longOpen.use();
   } catch (error) {
     if (!(await outage())) throw new Error(`unlinked open file: ${error}`);
-    // It died with the daemon.
-    try {
-      longOpen?.close();
-    } catch { // It is gone.
-    }
-    longOpen = null;
   }
 }
 
