@@ -61,6 +61,7 @@ class StoreWorker {
   run(): void {
     this.#reactor.scheduler.spawn(this.#open());
     this.#mailbox.guard(() => this.#reactor.run());
+    this.#opened?.release();
     this.#mailbox.close();
     this.#reactor.close();
   }
@@ -145,7 +146,7 @@ class StoreWorker {
     }
     server?.stop();
     this.#network.close();
-    const errno = opened === null ? 0 : yield* opened.close();
+    const errno = opened === null ? 0 : yield* opened.store.close();
     if (errno === 0) answer.reply(true);
     else answer.fail(`the last checkpoint failed (errno ${errno})`);
     this.#reactor.after(50, () => this.#reactor.stop());

@@ -32,6 +32,8 @@ export interface OpenedStore {
   readonly store: Store;
   /** Last checkpoint, then everything is closed and the folder is free. errno of the checkpoint. */
   close(): Task<number>;
+  /** Closes everything after `store.close()`, once no task of the reactor can ask the store any more. */
+  release(): void;
 }
 
 /** Opens a store. An error is one line for the user; nothing is left open or changed by it. */
@@ -99,8 +101,12 @@ class OpenStore implements OpenedStore {
 
   *close(): Task<number> {
     const errno = yield* this.store.close();
-    this.parts.close();
+    this.release();
     return errno;
+  }
+
+  release(): void {
+    this.parts.close();
   }
 }
 
