@@ -10,12 +10,12 @@
  * @module
  */
 
-import { type Observed, type Op, phasesOf, type State } from "./model.ts";
+import { isReading, type Observed, type Op, phasesOf, type State } from "./model.ts";
 
 /** Most configurations of one round: beyond it the round cannot be judged and the run fails as too hard. */
 const configurationsMax = 400_000;
 /** Most worlds carried into the next round. */
-const worldsMax = 2000;
+const worldsMax = 20_000;
 
 /** One call as a client saw it. */
 export interface Call {
@@ -148,7 +148,7 @@ class Search {
       done.push(already);
     };
     for (const pending of from.pending) add(pending.call, pending.done);
-    for (const call of calls) add(call, 0);
+    for (const call of calls) if (call.observed !== null || !isReading(call.op)) add(call, 0);
     const left = works.filter((work) => !work.optional).length;
     const visited = new Set<string>();
     const stack: Configuration[] = [{ done, state: from.state, left }];

@@ -637,7 +637,7 @@ export class State {
     return this.#onFile(op.inode, step, (inode) => {
       if (!step.unknown && step.success!.offset !== inode.size) return [];
       const start = inode.size, end = start + op.length, put = { start, end, tag: op.tag, origin: start };
-      if (step.phase === 1 || end <= chunkBytes) {
+      if (step.unknown || step.phase === 1 || end <= chunkBytes) {
         const near = { ...put, end: Math.min(end, Math.max(start, chunkBytes)) };
         const whole = step.phase === 0 || step.unknown;
         const stretches = layStretch(inode.stretches, whole ? put : near);

@@ -53,6 +53,11 @@ export class Rounds {
   unknown = 0;
   /** How often each kind of operation succeeded. */
   readonly successes = new Map<Op["kind"], number>();
+  /**
+   * Clients that gave up a create that was to open the file: what it opened, if it did, stays open until the end of the
+   * session, for its number was in the answer.
+   */
+  readonly unsure = new Set<number>();
   #history: Call[] = [];
   #lost = new Set<number>();
 
@@ -78,7 +83,8 @@ export class Rounds {
     for (const client of this.#lost) this.checker.forgetClient(client);
     this.#lost.clear();
     this.#history = [];
-    for (const { observed, op } of calls) {
+    for (const { observed, op, client } of calls) {
+      if (observed === null && op.kind === "create" && op.open && client >= 0) this.unsure.add(client);
       if (observed === null) this.unknown++;
       else if (typeof observed !== "number") this.successes.set(op.kind, (this.successes.get(op.kind) ?? 0) + 1);
     }

@@ -172,6 +172,10 @@ class Run {
       world.run(() => done, 120_000, "the files to be closed");
     }
     rounds.judge();
+    for (const index of rounds.unsure) {
+      cluster.clients[index].kill();
+      cluster.clients[index].start();
+    }
     this.#waitQuiet();
     rounds.checker.settle();
     for (const client of cluster.clients) {

@@ -146,7 +146,7 @@ export class Generator {
         return { kind, dir, name };
       case "create": {
         // Programs ask for a name that may exist only to open it.
-        const open = random.chance(0.5), exclusive = !open || random.chance(0.3);
+        const open = random.chance(0.7), exclusive = !open || random.chance(0.3);
         return { kind, dir, name, exclusive, open, mode: random.pick([0o644, 0o600]) };
       }
       case "symlink":
@@ -183,15 +183,29 @@ export class Generator {
       case "removexattr":
         return { kind, inode: any, name: "user.x" };
       case "fsync":
-        return file === 0 ? null : { kind, inode: file };
       case "read":
-        return file === 0 ? null : { kind, inode: file, ...this.#range() };
       case "write":
-        return file === 0 ? null : { kind, inode: file, ...this.#range(), tag };
       case "append":
-        return file === 0 ? null : { kind, inode: file, length: random.pick([1, 100, 4096, 5000]), tag };
+        return this.#onOpen(kind, file, tag);
       case "truncate":
         return file === 0 ? null : { kind, inode: file, size: this.#range().offset };
+    }
+  }
+
+  /** Bytes go through an open file, as in every program: what is closed and unlinked may be gone any moment. */
+  #onOpen(kind: "fsync" | "read" | "write" | "append", file: number, tag: number): Op | null {
+    const { random, opens } = this;
+    if (opens.length === 0) return file === 0 ? null : { kind: "open", inode: file, truncate: random.chance(0.1) };
+    const inode = random.pick(opens);
+    switch (kind) {
+      case "fsync":
+        return { kind, inode };
+      case "read":
+        return { kind, inode, ...this.#range() };
+      case "write":
+        return { kind, inode, ...this.#range(), tag };
+      case "append":
+        return { kind, inode, length: random.pick([1, 100, 4096, 5000]), tag };
     }
   }
 
