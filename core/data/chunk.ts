@@ -98,6 +98,10 @@ class ChunkLocks {
     yield* wait(turn);
   }
 
+  held(key: string): boolean {
+    return this.#waiting.has(key);
+  }
+
   release(key: string): void {
     const next = this.#waiting.get(key)!.shift();
     if (next === undefined) this.#waiting.delete(key);
@@ -184,6 +188,11 @@ export class Chunks {
       if (granules[2 * i] !== 0) bits[i >>> 3] |= 1 << (i & 7);
     }
     return bits;
+  }
+
+  /** True while a writer is between `write` and `done`. */
+  isBusy(inode: number, chunk: number): boolean {
+    return this.#locks.held(lockKey(inode, chunk));
   }
 
   #record({ shard, inode, chunk }: { shard: number; inode: number; chunk: number }): ChunkRecord | null {
