@@ -128,7 +128,12 @@ class StoreWorker {
 
   #order(order: ServerOrder): void {
     if (order.type === "map") this.#maps.update(decodeMap(order.bytes));
-    else this.#network.adopt(order.fd, order.received, (link) => this.#server?.accept(link) ?? link.close());
+    else this.#network.adopt(order.fd, order.received, (link) => this.#adopt(link));
+  }
+
+  #adopt(link: SocketLink): void {
+    if (this.#server === null) link.close();
+    else this.#server.accept(link);
   }
 
   #question(question: ServerQuestion, answer: Answer): void {
