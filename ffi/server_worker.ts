@@ -29,6 +29,7 @@ import type {
   ServerWorkerStart,
   StoreStatistics,
 } from "./server_messages.ts";
+import { abandonImages } from "./store/image.ts";
 import { type OpenedStore, openStore } from "./store/open.ts";
 
 /** Longest frame of a peer that has not said yet which store it wants. */
@@ -207,6 +208,10 @@ function storeOfHello(bytes: Uint8Array): number | null {
 }
 
 self.onmessage = (event: MessageEvent) => {
-  new StoreWorker(event.data as ServerWorkerStart).run();
-  self.close();
+  try {
+    new StoreWorker(event.data as ServerWorkerStart).run();
+  } finally {
+    abandonImages();
+    self.close();
+  }
 };

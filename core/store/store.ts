@@ -57,7 +57,7 @@ export interface StoreLimits {
   checkpointMs: number;
   /** A checkpoint is due when this many bytes were put (2,048 pages of 4 KiB). */
   checkpointBytes: number;
-  /** Blocks that the container grows by. */
+  /** Most blocks that the container grows by at once; a small one grows by a quarter. */
   growBlocks: number;
   /** Part of log, image and container up to which growing operations are let in. */
   growFillMax: number;
@@ -77,6 +77,8 @@ export const storeLimits: StoreLimits = {
 export const startSkip = 2 ** 20;
 /** First inode sequence and intent number (1 is FUSE's root). */
 const firstNumber = 2;
+/** Least blocks that the container grows by: 64 MiB. */
+const growBlocksMin = 16384;
 /** A forced checkpoint begins when the log is this full. */
 const logFillForced = 0.5;
 /** How often {@linkcode Store.maintain} looks whether a checkpoint is due. */
@@ -398,7 +400,8 @@ export class Store {
   #allocateNow(count: number): Run[] | null {
     const runs = this.#allocator.allocate(count);
     if (runs !== null) return runs;
-    this.container.grow(this.#allocator.blockCount + this.#limits.growBlocks);
+    const had = this.#allocator.blockCount;
+    this.container.grow(had + Math.min(this.#limits.growBlocks, Math.max(growBlocksMin, had >>> 2)));
     this.#allocator.extend(this.container.blockCount);
     return this.#allocator.allocate(count);
   }

@@ -38,6 +38,19 @@ type SharedBuffer = Uint8Array<ArrayBuffer>;
 /** A value on its way into lmdb: bytes [start, end) of the buffer. */
 type StagedValue = Uint8Array<ArrayBuffer> & { start: number; end: number };
 
+/** Images of this thread whose transaction is open. */
+const openImages = new Set<LmdbImage>();
+
+/**
+ * Drops the open transactions of this thread. A Worker calls it when it ends, however it ends: lmdb's destructor would
+ * wait for ever for the lock that an open transaction holds. The main thread's own end is taken care of.
+ */
+export function abandonImages(): void {
+  for (const image of openImages) image.abandon();
+}
+
+addEventListener("unload", abandonImages);
+
 /** How an image is opened. */
 export interface ImageOptions {
   /** Folder of data.mdb and lock.mdb; it exists. */
@@ -134,11 +147,17 @@ export class LmdbImage implements Image {
 
   /** Drops what was not committed and closes the database. */
   close(): void {
-    this.#end?.(ABORT);
-    this.#end = null;
+    this.abandon();
     closeFd(this.#fd);
     // Nothing is left to do in the background: the promise settles with nobody to wait for it.
     this.#database.close().catch(() => {});
+  }
+
+  /** Drops what was not committed; nothing may be called afterwards but `close`. */
+  abandon(): void {
+    openImages.delete(this);
+    this.#end?.(ABORT);
+    this.#end = null;
   }
 
   /** Opens the next transaction and leaves it open. */
@@ -148,6 +167,7 @@ export class LmdbImage implements Image {
       then: (settled: (how?: unknown) => unknown) => void (this.#end = settled),
     }));
     if (this.#end === null) throw new Error("lmdb did not leave its transaction open");
+    openImages.add(this);
   }
 
   /** A view of the `length` bytes that lmdb says are the value. */
