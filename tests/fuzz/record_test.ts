@@ -25,10 +25,9 @@ function sample(random: Random): Uint8Array {
 }
 
 function mutate(random: Random, bytes: Uint8Array): Uint8Array {
-  let out = bytes;
-  if (random.chance(0.2)) out = out.slice(0, random.below(out.length + 1));
-  else if (random.chance(0.2)) out = new Uint8Array([...out, ...new Uint8Array(random.below(20))]);
-  else out = out.slice();
+  const how = random.weighted({ cut: 2, extend: 2, change: 6 });
+  let out = bytes.slice(0, how === "cut" ? random.below(bytes.length + 1) : bytes.length);
+  if (how === "extend") out = new Uint8Array([...out, ...new Uint8Array(random.below(20))]);
   for (let i = random.below(4); i > 0 && out.length > 0; i--) {
     out[random.below(out.length)] = random.pick([0, 1, 255, random.below(256)]);
   }
