@@ -12,6 +12,7 @@ import { dirname, join, resolve } from "@std/path";
 import { parse } from "@std/yaml";
 import { type LogLevel, logLevels } from "../core/runtime.ts";
 import { defaultLogLevel } from "../ffi/log.ts";
+import { readSecretFile } from "../ffi/secret.ts";
 import { CommandError, type Environment, type FlagSpec, type FlagValues } from "./flags.ts";
 import { checkLimits, formatAddress, parseAddress, parseChoice, quote, ValueError } from "./values.ts";
 
@@ -19,8 +20,6 @@ import { checkLimits, formatAddress, parseAddress, parseChoice, quote, ValueErro
 const configBytesMax = 64 * 1024;
 /** Longest message of the YAML parser that is shown. */
 const parserMessageCharsMax = 200;
-/** Longest secret that is read. */
-const secretBytesMax = 4096;
 /** Bounds and defaults of the numbers. */
 const limits = {
   shards: { min: 1, max: 4096 },
@@ -273,13 +272,9 @@ export function managerSettings(
  * than the owner's group may read it, others than the owner may write it, or it is empty.
  */
 export function readSecret(path: string): string {
-  const secret = readSmallFile(path, secretBytesMax, "secret file").trim();
-  const mode = (Deno.statSync(path).mode ?? 0) & 0o777;
-  if ((mode & 0o027) !== 0) {
-    throw new CommandError(
-      `secret file ${path} has mode 0${mode.toString(8)}: others could read it; run chmod 600 ${path}`,
-    );
+  try {
+    return readSecretFile(path);
+  } catch (error) {
+    throw new CommandError((error as Error).message);
   }
-  if (secret === "") throw new CommandError(`secret file ${path} is empty`);
-  return secret;
 }

@@ -61,6 +61,8 @@ export interface ManagerClientOptions {
   address: string;
   secret?: string;
   logger: Logger;
+  /** Questions and pauses do not keep the process alive. */
+  background?: boolean;
 }
 
 interface Question {
@@ -170,7 +172,7 @@ export class ManagerClient {
       } catch (error) {
         if (!(error instanceof ManagerFailure) || signal.aborted) throw error;
         if (!canRetry(error) || unless.includes(error.code)) throw error;
-        await pause(Math.min(error.retryAfterMs ?? pauseMs, retryMs.longest), signal);
+        await this.#pause(Math.min(error.retryAfterMs ?? pauseMs, retryMs.longest), signal);
         pauseMs = Math.min(retryMs.longest, pauseMs * 2);
         if (signal.aborted) throw error;
       }
@@ -191,7 +193,7 @@ export class ManagerClient {
   ): Promise<void> {
     const { beat, intervalMs, onRefused, signal } = loop;
     while (!signal.aborted) {
-      await pause(intervalMs, signal);
+      await this.#pause(intervalMs, signal);
       if (signal.aborted) return;
       try {
         await beat();
@@ -221,10 +223,14 @@ export class ManagerClient {
         onMap(map, epoch);
       } catch (error) {
         if (!(error instanceof ManagerFailure)) throw error;
-        await pause(pauseMs, signal);
+        await this.#pause(pauseMs, signal);
         pauseMs = Math.min(retryMs.longest, pauseMs * 2);
       }
     }
+  }
+
+  #pause(ms: number, signal: AbortSignal): Promise<void> {
+    return pause(ms, signal, this.#options.background);
   }
 
   async #ask(question: Question): Promise<unknown> {
@@ -252,6 +258,10 @@ export class ManagerClient {
     const { promise, resolve, reject } = Promise.withResolvers<RawReply>();
     const request = http.request(`http://${this.address}${path}`, { method, headers, agent: this.#agent });
     const timer = setTimeout(() => request.destroy(new Error(`silent for ${timeoutMs / 1000} s`)), timeoutMs);
+    if (this.#options.background) {
+      Deno.unrefTimer(timer);
+      request.on("socket", (socket) => socket.unref());
+    }
     const abort = () => request.destroy(new Error("given up"));
     signal?.addEventListener("abort", abort);
     if (signal?.aborted) abort();
@@ -341,8 +351,8 @@ function join(parts: readonly Uint8Array[]): Uint8Array {
   return bytes;
 }
 
-/** Settles after `ms` or when `signal` aborts. */
-export function pause(ms: number, signal: AbortSignal): Promise<void> {
+/** Settles after `ms` or when `signal` aborts. In the background it does not keep the process alive. */
+export function pause(ms: number, signal: AbortSignal, background = false): Promise<void> {
   return new Promise((resolve) => {
     if (signal.aborted) return resolve();
     const done = () => {
@@ -351,6 +361,7 @@ export function pause(ms: number, signal: AbortSignal): Promise<void> {
       resolve();
     };
     const timer = setTimeout(done, ms);
+    if (background) Deno.unrefTimer(timer);
     signal.addEventListener("abort", done);
   });
 }

@@ -20,6 +20,8 @@ export interface ManagerSessionOptions {
   managerAddress: string;
   secret?: string;
   logger: Logger;
+  /** The session alone does not keep the process alive. */
+  background?: boolean;
 }
 
 /** See the module's comment. */
@@ -47,6 +49,7 @@ export class ManagerSession {
       address: options.managerAddress,
       secret: options.secret,
       logger: options.logger,
+      background: options.background,
     });
     this.#opened.promise.catch(() => {}); // Whoever asks for the session hears of it.
     this.#run().catch((error) => this.#opened.reject(error));

@@ -157,11 +157,20 @@ function* readWholeOnce(
   return failed(file) ? file : { count: 0, file };
 }
 
-/** open, write all or append all, close. An errno may leave a part written. */
-export function* writeWhole(paths: Paths, path: Uint8Array, data: Uint8Array, flags: OpenFlags): Task<Done> {
+/**
+ * open, chmod to `setMode` unless that is null, write all or append all, close. An errno may leave a part written.
+ */
+export function* writeWhole(
+  paths: Paths,
+  path: Uint8Array,
+  data: Uint8Array,
+  options: { flags: OpenFlags; setMode: number | null },
+): Task<Done> {
+  const { flags, setMode } = options;
   const file = yield* openFile(paths, path, flags);
   if (failed(file)) return file;
-  const written = yield* flags.append ? file.append(data) : file.write(0, data);
+  const changed = setMode === null ? done : yield* file.setMode(setMode);
+  const written = failed(changed) ? changed : yield* flags.append ? file.append(data) : file.write(0, data);
   yield* file.close();
   return failed(written) ? written : done;
 }
@@ -200,8 +209,7 @@ function* copyContents(paths: Paths, source: OpenFile, target: OpenFile, origina
   if (failed(made)) return made;
   const mode = original.mode & 0o7777;
   if ((made.mode & 0o7777) === mode || ownerErrno(made, paths.who) !== 0) return done;
-  const changed = yield* paths.fileSystem.setAttributes(target.inode, { mode: chmodMode(made, mode, paths.who) });
-  return failed(changed) ? changed : done;
+  return yield* target.setMode(mode);
 }
 
 /** An open file. Made by {@linkcode openFile}; ends with {@linkcode OpenFile.close}. */
@@ -261,6 +269,15 @@ export class OpenFile {
   /** ftruncate(2): EINVAL when it is not open for writing. */
   *truncate(size: number): Task<Done> {
     return this.#writes ? yield* this.#set({ size, killSetId: this.#killSetId }) : E.INVAL;
+  }
+
+  /** fchmod(2). */
+  *setMode(mode: number): Task<Done> {
+    const attributes = yield* this.stat();
+    if (failed(attributes)) return attributes;
+    const { fileSystem, who } = this.#paths;
+    if (fileSystem.readOnly) return E.ROFS;
+    return ownerErrno(attributes, who) || (yield* this.#set({ mode: chmodMode(attributes, mode, who) }));
   }
 
   /** futimens(2). */

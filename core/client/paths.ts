@@ -230,7 +230,11 @@ export class Paths {
     const errno = yield* this.#writeErrno(walk);
     if (errno === 0) return 0;
     // What is there already is said first, as the kernel does.
-    return failed(yield* this.fileSystem.lookup(last.dir, last.name)) ? errno : E.EXIST;
+    return (yield* this.#isThere(last)) ? E.EXIST : errno;
+  }
+
+  *#isThere(last: Last): Task<boolean> {
+    return !failed(yield* this.fileSystem.lookup(last.dir, last.name));
   }
 
   /** EROFS or EACCES when names cannot be changed where `walk` stands; else 0. */
@@ -269,7 +273,9 @@ export class Paths {
     if (!failed(made)) return 0;
     if (made !== E.EXIST) return made;
     const found = yield* this.stat(path, true);
-    return failed(found) ? found : isDirectory(found.mode) ? 0 : E.EXIST;
+    // A link that leads nowhere is in the way like a file.
+    if (failed(found)) return found === E.IO ? found : E.EXIST;
+    return isDirectory(found.mode) ? 0 : E.EXIST;
   }
 
   /** errno of taking the name away; `found` is what it names, null when that was not needed to know. */
@@ -348,7 +354,7 @@ export class Paths {
     if (failed(place)) return place;
     const errno = yield* this.#nameErrno(place);
     if (errno !== 0) return errno;
-    if (isDirectory(found.mode)) return E.PERM;
+    if (isDirectory(found.mode)) return (yield* this.#isThere(place.last)) ? E.EXIST : E.PERM;
     const linked = yield* this.fileSystem.link(found.inode, place.last.dir, place.last.name);
     return failed(linked) ? linked : done;
   }
@@ -356,6 +362,7 @@ export class Paths {
   *#symlink(target: Uint8Array, path: Uint8Array): Task<Done> {
     if (target.length === 0) return E.NOENT;
     if (target.length > targetBytesMax) return E.NAMETOOLONG;
+    if (target.includes(0)) return E.INVAL;
     const place = yield* this.#place(path);
     if (failed(place)) return place;
     const errno = yield* this.#nameErrno(place);
@@ -369,7 +376,7 @@ export class Paths {
   *#nameErrno(place: Place): Task<number> {
     const errno = yield* this.createErrno(place.walk, place.last);
     if (errno !== 0 || !place.last.slash) return errno;
-    return failed(yield* this.fileSystem.lookup(place.last.dir, place.last.name)) ? E.NOENT : E.EXIST;
+    return (yield* this.#isThere(place.last)) ? E.EXIST : E.NOENT;
   }
 
   /** Finds an inode, asks `judge` what to change, or which errno it is, and does it. */
