@@ -15,7 +15,7 @@
  * | L    | inode u56                                    | target of a symbolic link |
  * | X    | inode u56, name (1..255 bytes)               | value of an extended attribute |
  * | C    | inode u56, chunk u32                         | see core/data/chunk_record.ts |
- * | F    | inode u56                                    | floor: lowest gen u53 a chunk write may carry (2^53-1: the file is gone) |
+ * | F    | inode u56                                    | floor: lowest gen a chunk write may carry, highest gen whose CUT is done (two f64) |
  * | O    | inode u56                                    | orphan: nothing links to it; u32 volume |
  * | M    | inode u56                                    | u64 mask (two u32) of servers written since the last fsync |
  * | N    | n u56                                        | driver's intent: core/meta/intent.ts |

@@ -6,9 +6,11 @@
  */
 
 import { blocksOf, granuleBytes } from "../data/chunk_record.ts";
+import { inodeFlags } from "../meta/attributes.ts";
 import type { Engine } from "../meta/engine.ts";
 import { after, decodeAttributes, inodeKey, Key, keyNumber, kind } from "../meta/layout.ts";
 import { Plan } from "../meta/plan.ts";
+import { cutEverywhere } from "../meta/reaper.ts";
 import { type Task, wait } from "../task.ts";
 
 /** Keys looked at, and records removed, before others get their turn. */
@@ -36,7 +38,8 @@ function* sweepShard(engine: Engine, shard: number, volume: number): Task<boolea
       for (const key of slice.found) {
         if (keyKind === kind.chunk) removeChunk(engine, shard, key, volume);
         else if (inUse(engine, keyNumber(key, 3, 7))) busy = true;
-        else removeInode(engine, shard, key, volume);
+        else if (yield* forgetFar(engine, keyNumber(key, 3, 7))) removeInode(engine, shard, key, volume);
+        else busy = true;
         yield* wait(engine.runtime.sleep(0));
       }
       from = slice.next;
@@ -69,6 +72,14 @@ function nextSlice(
 
 function inUse(engine: Engine, inode: number): boolean {
   return engine.inodes.held(String(inode)) || engine.names.heldInGroup(inode, "") !== "none";
+}
+
+/** The floors of a file with far chunks name no volume: they go with its inode. False when a store did not answer. */
+function* forgetFar(engine: Engine, inode: number): Task<boolean> {
+  const file = engine.tree.attributes(inode);
+  if (file === null || (file.flags & inodeFlags.far) === 0) return true;
+  const all = { inode, gen: file.gen, start: 0, end: Number.MAX_SAFE_INTEGER, forget: true, floor: false };
+  return (yield* cutEverywhere(engine, all)).errno === 0;
 }
 
 function removeInode(engine: Engine, shard: number, key: Uint8Array, volume: number): void {

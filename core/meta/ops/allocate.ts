@@ -17,7 +17,7 @@ import { chunkKey, fileBytesMax, inodeKey, keyNumber, kind, shardOf } from "../l
 import { Plan } from "../plan.ts";
 import { cutEverywhere } from "../reaper.ts";
 import { nearBlocks } from "./setattr.ts";
-import { encodeFloor, floorOf } from "./write.ts";
+import { cutDoneOf, encodeFloor, floorOf } from "./write.ts";
 
 /** Modes of fallocate(2) (include/uapi/linux/falloc.h). */
 export const fallocateMode = { keepSize: 1, punchHole: 2, zeroRange: 16 } as const;
@@ -139,8 +139,10 @@ interface CutRange {
 
 /** The floor first, so that late writes are refused; then chunk after chunk. errno. */
 function* cutShard(engine: Engine, range: CutRange): Task<number> {
-  const { shard, inode, gen, start, end } = range;
-  planFloor(engine, range);
+  const { shard, inode, gen, start, end, floor } = range;
+  // What was written since, under the new gen, stays.
+  if (floor && cutDoneOf(engine, shard, inode) >= gen) return 0;
+  planFloor(engine, range, false);
   const first = Math.max(1, Math.floor(start / chunkBytesMax));
   for (let from = first;;) {
     const chunks: number[] = [];
@@ -158,19 +160,29 @@ function* cutShard(engine: Engine, range: CutRange): Task<number> {
       const at = { shard, inode, chunk, offset: within, length, volume, gen };
       const zeroed = yield* engine.chunks.zero(at);
       if (failed(zeroed)) return zeroed;
+      if (floor && cutDoneOf(engine, shard, inode) >= gen) {
+        zeroed.abandon();
+        return 0;
+      }
       const plan = new Plan();
       plan.add(zeroed.changes, [{ volume, bytesDelta: zeroed.bytesDelta, inodesDelta: 0 }]);
       engine.commit(shard, plan);
       zeroed.done();
     }
-    if (chunks.length < chunksPerRecord) return 0;
+    if (chunks.length < chunksPerRecord) break;
     from = chunks[chunks.length - 1] + 1;
   }
+  planFloor(engine, range, true);
+  return 0;
 }
 
-function planFloor(engine: Engine, { shard, inode, gen, floor, forget }: CutRange): void {
+/** Records the floor, at the beginning of a CUT and once it is carried out. */
+function planFloor(engine: Engine, { shard, inode, gen, floor, forget }: CutRange, done: boolean): void {
   const plan = new Plan(), key = inodeKey(shard, kind.floor, inode);
   if (forget && engine.store.get(key) !== undefined) plan.remove(key);
-  if (floor && floorOf(engine, shard, inode) < gen) plan.put(key, encodeFloor(gen));
+  const lowest = floorOf(engine, shard, inode), before = cutDoneOf(engine, shard, inode);
+  if (floor && (lowest < gen || done)) {
+    plan.put(key, encodeFloor(Math.max(lowest, gen), done ? Math.max(before, gen) : before));
+  }
   engine.commit(shard, plan);
 }

@@ -163,10 +163,17 @@ export function floorOf(engine: Engine, shard: number, inode: number): number {
   return value === undefined ? 0 : new DataView(value.buffer, value.byteOffset, 8).getFloat64(0, true);
 }
 
+/** Highest gen whose CUT has been carried out for an inode in a shard: a late duplicate of it finds nothing to do. */
+export function cutDoneOf(engine: Engine, shard: number, inode: number): number {
+  const value = engine.store.get(inodeKey(shard, kind.floor, inode));
+  return value === undefined ? 0 : new DataView(value.buffer, value.byteOffset, 16).getFloat64(8, true);
+}
+
 /** Value of F. */
-export function encodeFloor(gen: number): Uint8Array {
-  const value = new Uint8Array(8);
-  new DataView(value.buffer).setFloat64(0, gen, true);
+export function encodeFloor(gen: number, done = 0): Uint8Array {
+  const value = new Uint8Array(16), view = new DataView(value.buffer);
+  view.setFloat64(0, gen, true);
+  view.setFloat64(8, done, true);
   return value;
 }
 
