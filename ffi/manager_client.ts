@@ -81,6 +81,7 @@ export class ManagerClient {
   readonly #agent = new http.Agent({ keepAlive: true, maxSockets: 8 });
   readonly #headers: Record<string, string>;
   #reachable = true;
+  #closed = false;
 
   constructor(options: ManagerClientOptions) {
     this.#options = options;
@@ -152,6 +153,7 @@ export class ManagerClient {
 
   /** Ends all connections. */
   close(): void {
+    this.#closed = true;
     this.#agent.destroy();
   }
 
@@ -306,7 +308,7 @@ export class ManagerClient {
   }
 
   #noteReachable(reachable: boolean, reason: string): void {
-    if (reachable === this.#reachable) return;
+    if (reachable === this.#reachable || this.#closed) return;
     this.#reachable = reachable;
     const { logger } = this.#options;
     if (reachable) logger.log("info", "manager", `the manager at ${this.address} answers`);

@@ -77,6 +77,7 @@ class ServerProcess {
   readonly #ended = new AbortController();
   readonly #failed = Promise.withResolvers<string>();
   #stores: StoreWorker[] = [];
+  #session = 0;
   #epoch = 0;
   #ready = 0;
   #stopping = false;
@@ -103,13 +104,14 @@ class ServerProcess {
 
     const { session, clusterId, serverId, heartbeatIntervalMs } = registered;
     const map = Uint8Array.from(registered.map);
+    this.#session = session;
     this.#held.join(clusterId, serverId);
     this.#epoch = decodeMap(map).epoch;
     for (let store = 0; store < this.#held.file.stores; store++) {
       this.#startStore(store, { session, clusterId, serverId, map, listen: listen.text });
     }
     const signal = this.#ended.signal;
-    const beat = () => this.#heartbeat(session);
+    const beat = () => this.#heartbeat(this.#session);
     const onRefused = (failure: ManagerFailure) =>
       this.#failed.resolve(`the manager refuses this server: ${failure.message}`);
     const loops = [
@@ -223,9 +225,7 @@ class ServerProcess {
   #report(store: number, report: ServerReport, failed: (reason: string) => void): void {
     switch (report.type) {
       case "ready":
-        if (++this.#ready === this.#stores.length) {
-          this.#options.onReady(this.#held.file.serverId, this.#held.file.clusterId);
-        }
+        if (++this.#ready === this.#stores.length) this.#allReady();
         return;
       case "failed":
         return failed(report.message);
@@ -238,6 +238,13 @@ class ServerProcess {
         else failed(`store ${store} handed a connection to store ${report.store}, which does not exist`);
       }
     }
+  }
+
+  #allReady(): void {
+    const { serverId, clusterId } = this.#held.file;
+    this.#options.onReady(serverId, clusterId);
+    // What there is to tell is known from now on; the loop goes on whatever becomes of this one.
+    this.#heartbeat(this.#session).catch(() => {});
   }
 
   /** A Worker knows of a newer map: the long poll brings it, unless it is pausing after a failure. */
