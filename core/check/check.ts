@@ -170,8 +170,8 @@ export class ShardScan {
   readonly #shard: number;
   readonly #hashKeys = new Map<number, Uint8Array>();
   readonly #stored: VolumeUsage[] = [];
-  /** Replies of dead sessions: session -> count. */
-  readonly #deadReplies = new Map<number, number>();
+  readonly #deadSessions = new Set<number>();
+  #deadReplies = 0;
   readonly #blocks: BlockSet;
   /** Something charged could not be read. */
   #incomplete = false;
@@ -211,13 +211,13 @@ export class ShardScan {
     const checker = this.#checker, shard = this.#shard;
     // What cannot be read cannot be added up.
     checker.charged.set(shard, this.#incomplete ? null : charged === "stored" ? this.#stored : charged);
-    for (const [session, count] of this.#deadReplies) {
+    if (this.#deadReplies > 0) {
       checker.add({
         kind: "reply",
         severity: "note",
         shard,
-        text: `${count} stored answers of session ${session}, which is dead`,
-        repair: { do: "dropReplies", shard, session },
+        text: `shard ${shard} keeps ${this.#deadReplies} answers for sessions that are dead`,
+        repair: { do: "dropReplies", shard, sessions: [...this.#deadSessions] },
       });
     }
     if (!checker.atRest || this.#highestSequence < this.#nextSequence) return;
@@ -391,8 +391,11 @@ export class ShardScan {
 
   #floor(key: Uint8Array, value: Uint8Array): void {
     const { inodes, parts } = this.#checker;
-    const gen = value.length === 8 ? new DataView(value.buffer, value.byteOffset, 8).getFloat64(0, true) : NaN;
-    if (!Number.isSafeInteger(gen) || gen < 0) throw new DecodeError("no generation");
+    if (value.length !== 16) throw new DecodeError(`${value.length} bytes`);
+    const view = new DataView(value.buffer, value.byteOffset, 16), gen = view.getFloat64(0, true);
+    if (![gen, view.getFloat64(8, true)].every((one) => Number.isSafeInteger(one) && one >= 0)) {
+      throw new DecodeError("no generation");
+    }
     const row = this.#saw(key, seen.floor);
     inodes.floor[row] = Math.max(inodes.floor[row], gen);
     parts.add({ owner: row, shard: this.#shard, chunk: floorPart, volume: 0, granules: 0, blocks: 0 });
@@ -415,7 +418,8 @@ export class ShardScan {
     const { liveSessions, map } = this.#checker, session = keyNumber(key, 3, 7);
     decode(replyRecord, value);
     if (session > map.sessionHorizon || liveSessions.has(session)) return;
-    this.#deadReplies.set(session, (this.#deadReplies.get(session) ?? 0) + 1);
+    this.#deadSessions.add(session);
+    this.#deadReplies++;
   }
 
   #credit(key: Uint8Array, value: Uint8Array): void {

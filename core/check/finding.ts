@@ -82,7 +82,7 @@ export type Repair =
   | { do: "cutChunk"; shard: number; inode: number; chunk: number; granules: number }
   | { do: "lowerFloors"; inode: number; gen: number; shards: number[] }
   | { do: "dropRecord"; key: Uint8Array }
-  | { do: "dropReplies"; shard: number; session: number }
+  | { do: "dropReplies"; shard: number; sessions: number[] }
   | { do: "freeName"; key: Uint8Array }
   | { do: "charge"; shard: number; volume: number; bytesDelta: number; inodesDelta: number }
   /** Gives a lost inode a name in lost+found. */

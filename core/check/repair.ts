@@ -100,7 +100,7 @@ function* plan(repair: Repair, records: Records): Task<RepairStep[] | string> {
     case "dropRecord":
       return batches(yield* present(records, [repair.key]));
     case "dropReplies":
-      return batches(removals(yield* records.list(new Key(repair.shard, kind.reply, 10).u56(repair.session).done())));
+      return yield* dropReplies(records, repair.shard, repair.sessions);
     case "freeName":
       return yield* freeName(records, repair.key);
     case "charge": {
@@ -335,8 +335,18 @@ function* lowerFloors(
   const changes: RepairChange[] = [];
   for (const shard of shards) {
     const key = inodeKey(shard, kind.floor, inode), expected = yield* records.read(key);
-    if (expected === null || new DataView(expected.buffer, expected.byteOffset).getFloat64(0, true) <= gen) continue;
-    changes.push({ key, expected, value: encodeFloor(gen) });
+    if (expected === null) continue;
+    const view = new DataView(expected.buffer, expected.byteOffset, 16);
+    const floor = view.getFloat64(0, true), done = view.getFloat64(8, true);
+    if (floor > gen) changes.push({ key, expected, value: encodeFloor(gen, Math.min(done, gen)) });
+  }
+  return batches(changes);
+}
+
+function* dropReplies(records: Records, shard: number, sessions: readonly number[]): Task<RepairStep[]> {
+  const changes: RepairChange[] = [];
+  for (const session of sessions) {
+    changes.push(...removals(yield* records.list(new Key(shard, kind.reply, 10).u56(session).done())));
   }
   return batches(changes);
 }

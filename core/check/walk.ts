@@ -157,7 +157,7 @@ class ClusterCheck {
   *run(): Task<CheckReport> {
     let findings = yield* this.#check();
     for (let round = 1; this.#options.repair && round < roundsMax; round++) {
-      if (!(yield* this.#repairSome(findings))) break;
+      if (!(yield* this.#repairSome(findings, round))) break;
       findings = yield* this.#check();
     }
     findings.push(...yield* this.#damagedData());
@@ -308,7 +308,7 @@ class ClusterCheck {
   }
 
   /** Makes the repairs that come first. True when something was repaired, so that a new check is needed. */
-  *#repairSome(findings: readonly Finding[]): Task<boolean> {
+  *#repairSome(findings: readonly Finding[], round: number): Task<boolean> {
     const todo = findings.filter(({ repair, evidence }) => repair !== undefined && !this.#refused.has(evidence));
     if (todo.length === 0) return false;
     this.#progress.doing = "repair";
@@ -319,8 +319,9 @@ class ClusterCheck {
     for (const finding of now) {
       const refused = yield* this.#repair(finding);
       if (refused === "") {
-        this.#repaired.push(finding);
         done++;
+        // Later on usage is off because of what was removed, not because it was wrong.
+        if (finding.kind !== "usage" || round === 1) this.#repaired.push(finding);
       } else {
         this.#refused.add(finding.evidence);
         const text = `not repaired, ${refused}: ${finding.text}`;

@@ -432,7 +432,7 @@ const damages: Damage[] = [
     },
     kind: "reply",
     severity: "note",
-    text: /2 stored answers of session 4, which is dead/,
+    text: /shard 1 keeps 2 answers for sessions that are dead/,
   },
   {
     name: "an inode number above the shard's next",
