@@ -8,9 +8,7 @@
  * @module
  */
 
-import dns from "node:dns/promises";
 import { volumeState } from "../core/placement/map.ts";
-import { parseIp } from "./address.ts";
 import type { ClientOrder, ClientReport, ClientStop, ClientWorkerStart } from "./client_messages.ts";
 import {
   cleanDeadMount,
@@ -26,6 +24,7 @@ import type { Logger } from "./log.ts";
 import { MainMailbox } from "./mailbox.ts";
 import { ManagerFailure, pause } from "./manager_client.ts";
 import { ManagerSession } from "./manager_session.ts";
+import { resolveHost } from "./resolve.ts";
 
 /** Mounts of one process. */
 export const mountsPerProcessMax = 256;
@@ -260,7 +259,7 @@ export class ClientMounts {
       this.#abort(mount.wish.mountpoint, worker, fd);
       over(`internal error: ${reason.split("\n")[0]}`);
     };
-    mailbox.onCall = (message) => resolveName((message as { host: string }).host);
+    mailbox.onCall = (message) => resolveHost((message as { host: string }).host);
     mailbox.onMessage = (message) => {
       const report = message as ClientReport;
       if (report.type === "ready") ready.resolve();
@@ -401,13 +400,4 @@ async function findVolume(session: ManagerSession, name: string): Promise<{ id: 
       names.length === 0 ? "are none" : names.length === 1 ? `is ${names[0]}` : `are ${names.join(", ")}`
     }`,
   );
-}
-
-async function resolveName(host: string): Promise<string | null> {
-  if (parseIp(host) !== null) return host === "localhost" ? "127.0.0.1" : host;
-  try {
-    return (await dns.lookup(host)).address;
-  } catch {
-    return null;
-  }
 }

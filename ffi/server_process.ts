@@ -6,13 +6,13 @@
  * @module
  */
 
-import dns from "node:dns/promises";
 import { decodeMap } from "../core/placement/map.ts";
 import type { ServerRegistration } from "../core/manager/manager.ts";
-import { parseHostPort, parseIp } from "./address.ts";
+import { parseHostPort } from "./address.ts";
 import type { Logger } from "./log.ts";
 import { MainMailbox } from "./mailbox.ts";
 import { ManagerClient, ManagerFailure, pause } from "./manager_client.ts";
+import { resolveHost } from "./resolve.ts";
 import { type HeldServer, holdServer } from "./server_identity.ts";
 import type {
   ResolveQuestion,
@@ -302,15 +302,5 @@ class ServerProcess {
     } catch (error) {
       return `a store did not stop cleanly: ${error instanceof Error ? error.message : error}`;
     }
-  }
-}
-
-/** The numeric address of a host name, null when there is none. */
-export async function resolveHost(host: string): Promise<string | null> {
-  if (parseIp(host) !== null) return host === "localhost" ? "127.0.0.1" : host;
-  try {
-    return (await dns.lookup(host)).address;
-  } catch {
-    return null;
   }
 }
