@@ -12,8 +12,8 @@
 
 import { isReading, type Observed, type Op, phasesOf, type State } from "./model.ts";
 
-/** Most configurations of one round: beyond it the round cannot be judged and the run fails as too hard. */
-const configurationsMax = 400_000;
+/** Most configurations of one round: beyond it the round is not judged. */
+const configurationsMax = 300_000;
 /** Most worlds carried into the next round. */
 const worldsMax = 20_000;
 
@@ -49,6 +49,11 @@ export class Inexplicable extends Error {
   override name = "Inexplicable";
 }
 
+/** A history with so many possible orders that it is not judged. Too many unknown outcomes at once make it so. */
+export class TooHard extends Error {
+  override name = "TooHard";
+}
+
 interface Work {
   call: Call;
   needs: readonly number[];
@@ -76,7 +81,7 @@ export class Checker {
     return Math.max(...this.possibilities.map((p) => p.pending.length));
   }
 
-  /** Adds a round. Throws {@linkcode Inexplicable}. */
+  /** Adds a round. Throws {@linkcode Inexplicable}, {@linkcode TooHard}. */
   round(calls: readonly Call[]): void {
     const found = new Map<string, Possibility>();
     const search = new Search();
@@ -84,7 +89,7 @@ export class Checker {
     for (const possibility of this.possibilities) search.explain(possibility, calls, found);
     this.configurations += search.configurations;
     if (found.size === 0) throw new Inexplicable(search.report(calls));
-    if (found.size > worldsMax) throw new Inexplicable(`${found.size} worlds explain the round: too many to go on`);
+    if (found.size > worldsMax) throw new TooHard(`${found.size} worlds explain the round`);
     this.possibilities = [...found.values()];
   }
 
@@ -156,7 +161,7 @@ class Search {
       const key = `${at.done.join()}|${at.state.key}`;
       if (visited.has(key)) continue;
       visited.add(key);
-      if (++this.configurations > configurationsMax) throw new Inexplicable("the round has too many possible orders");
+      if (++this.configurations > configurationsMax) throw new TooHard("the round has too many possible orders");
       if (this.#deepest === null || at.left < this.#deepest.configuration.left) {
         this.#deepest = { configuration: at, works };
       }

@@ -137,7 +137,9 @@ export class ServerProcess implements Victim {
         usedBytes: 0,
         requestsPerSecond: 0,
         hostLoad: 0,
-        swept: [],
+        swept: this.ready
+          ? [...this.servers[0].swept].filter((id) => this.servers.every((one) => one.swept.has(id)))
+          : [],
         volumes: [],
       };
       const answer = yield* wait(control.ask(node, (manager, nowMs) => manager.serverHeartbeat(beat, nowMs)));
@@ -327,6 +329,17 @@ export class Cluster implements Victims {
     });
     for (const client of this.clients) client.start();
     world.run(() => this.clients.every((client) => client.ready), bootMsMax, "the clients to mount");
+  }
+
+  /** Deletes the volume and waits until nothing of it is left. */
+  deleteVolume(): void {
+    const { world, control } = this;
+    control.node.post(() => {
+      const deleted = control.manager!.deleteVolume(volumeName, true);
+      if (isRefusal(deleted)) world.fail(`the volume cannot be deleted: ${deleted.message}`);
+    });
+    const gone = () => control.manager !== null && control.manager.map().volumes.length === 0;
+    world.run(gone, quietMsMax, "the volume to be swept");
   }
 
   /** Waits until all is up and nothing is under way any more: requests, intents, orphans, sessions of the dead. */

@@ -60,7 +60,7 @@ export interface Plan {
 
 /** Draws a plan: about a third of the runs have no trouble but the network's. */
 export function drawPlan(random: Random): Plan {
-  const network = random.weighted({ calm: 4, slow: 1, lossy: 1, doubling: 1, jumbled: 1 });
+  const network = random.weighted({ calm: 4, slow: 1, lossy: 1, doubling: 2, jumbled: 1 });
   const count = random.pick([0, 1, 1, 2, 3]);
   const kinds: TroubleKind[] = [];
   for (let i = 0; i < count; i++) kinds.push(random.pick(troubleKinds));

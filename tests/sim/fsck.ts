@@ -42,6 +42,17 @@ interface Records {
 
 const decoder = new TextDecoder();
 
+/** Records of volumes that the map does not have, one line each: what a deletion left behind. */
+export function leftovers(stores: readonly StoredStore[]): string[] {
+  const lasting: number[] = [kind.shard, kind.usage, kind.reply, kind.step];
+  return stores.flatMap((store) =>
+    store.entries.filter(([key]) => keyNumber(key, 0, 2) < localShard && !lasting.includes(key[2]))
+      .map(([key]) =>
+        `server ${store.serverId} still has a record ${String.fromCharCode(key[2])} ${[...key].join(" ")}`
+      )
+  );
+}
+
 /** Everything that is wrong, one line each; empty when all is well. */
 export function check(stores: readonly StoredStore[], map: ClusterMap): string[] {
   const problems: string[] = [];
@@ -256,7 +267,6 @@ function checkParts(records: Records, map: ClusterMap, problems: string[]): void
     if (inline > file.size) problems.push(`inode ${inode} has ${inline} bytes of inline data and size ${file.size}`);
     const units = (dataBlocks.get(inode) ?? 0) * granuleBytes / 512 +
       Math.ceil(inline / granuleBytes) * granuleBytes / 512;
-    // The count of a file with far chunks is corrected by messages that a crash may lose.
     if (file.blocks !== units && (file.flags & inodeFlags.far) === 0) {
       problems.push(`inode ${inode} says ${file.blocks} blocks and has ${units}`);
     }

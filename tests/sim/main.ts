@@ -16,13 +16,14 @@ const flags = parseArgs(Deno.args, {
 });
 
 const first = Number(flags.seed), count = Number(flags.seeds);
-let failures = 0;
+let failures = 0, unjudged = 0;
 const startMs = performance.now();
 for (let seed = first; seed < first + count; seed++) {
   const scenario = scenarioOf(seed);
   const begunMs = performance.now();
   try {
     const outcome = simulate(scenario, flags.trace ? (line) => console.log(line) : null);
+    if (outcome.unjudged !== "") unjudged++;
     if (count > 1 && seed % 100 !== 0) continue;
     const { troubles, ...figures } = outcome;
     const tookMs = Math.round(performance.now() - begunMs);
@@ -36,5 +37,5 @@ for (let seed = first; seed < first + count; seed++) {
   }
 }
 const seconds = (performance.now() - startMs) / 1000;
-if (count > 1) console.log(`${failures} failures, ${seconds.toFixed(1)} s`);
+if (count > 1) console.log(`${failures} failures, ${unjudged} not judged to the end, ${seconds.toFixed(1)} s`);
 Deno.exit(failures === 0 ? 0 : 1);

@@ -301,7 +301,7 @@ export class State {
    * cannot have happened now. `serial` names what an unknown outcome creates.
    */
   apply(op: Op, phase: number, observed: Observed, client: number, serial: number): State[] {
-    if (observed === E.IO) return [this];
+    if (observed === E.IO || observed === E.NOSPC && takesSpace(op)) return [this];
     const step = new Step(op, phase, observed, client, serial);
     switch (op.kind) {
       case "lookup":
@@ -803,6 +803,20 @@ export function phasesOf(op: Op, observed: Observed): readonly number[] {
     }
     default:
       return one;
+  }
+}
+
+/** True when the operation may be refused because the volume is full: then it has done nothing. */
+function takesSpace(op: Op): boolean {
+  switch (op.kind) {
+    case "create":
+    case "symlink":
+    case "mkdir":
+    case "write":
+    case "append":
+      return true;
+    default:
+      return false;
   }
 }
 

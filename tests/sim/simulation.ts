@@ -7,10 +7,10 @@
 
 import { S } from "../../core/meta/attributes.ts";
 import { type Task, wait } from "../../core/task.ts";
-import { Inexplicable } from "./checker.ts";
+import { Inexplicable, TooHard } from "./checker.ts";
 import { Cluster, type ClusterOptions } from "./cluster.ts";
 import { drawPlan, type Plan, type TroubleKind, Troubles } from "./faults.ts";
-import { check } from "./fsck.ts";
+import { check, leftovers } from "./fsck.ts";
 import { chunkBytes, State } from "./model.ts";
 import { Random } from "./random.ts";
 import { Actor, Rounds } from "./rounds.ts";
@@ -21,6 +21,8 @@ const clients = 3;
 /** Troubles of one round. */
 const troublesMax = 6;
 const megabyte = 1 << 20;
+/** A client must be back this long after its troubles. */
+const backMsMax = 60_000;
 
 /** Everything a seed decides. */
 export interface Scenario {
@@ -33,6 +35,8 @@ export interface Scenario {
   rounds: number;
   /** Operations an actor and round. */
   operations: number;
+  /** The volume is deleted at the end. */
+  deletes: boolean;
 }
 
 /** What a run was. */
@@ -45,6 +49,8 @@ export interface Outcome {
   unknown: number;
   configurations: number;
   troubles: ReadonlyMap<TroubleKind, number>;
+  /** Why the answers were not judged to the end, or "". */
+  unjudged: string;
 }
 
 /** Draws the scenario of a seed. */
@@ -53,14 +59,14 @@ export function scenarioOf(seed: number): Scenario {
   const actors = random.pick([1, 1, 2]);
   return {
     seed,
-    mix: random.pick(["names", "names", "data", "mixed"]),
+    mix: random.pick(["names", "names", "data", "data", "mixed", "moves"]),
     plan: drawPlan(random),
     cluster: {
       servers: 3,
       stores: random.pick([1, 1, 1, 2]),
       clients,
       shards: random.pick([4, 12, 24]),
-      volumeBytes: 256 * megabyte,
+      volumeBytes: random.pick([256 * megabyte, 256 * megabyte, 256 * 1024]),
       ioTimeoutMs: random.pick([60_000, 60_000, 500]),
       callTimeoutMs: random.pick([10_000, 100]),
       limits: {
@@ -71,8 +77,9 @@ export function scenarioOf(seed: number): Scenario {
       },
     },
     actors,
-    rounds: random.between(3, 5),
+    rounds: random.between(3, 7),
     operations: actors === 1 ? random.between(3, 5) : random.between(2, 3),
+    deletes: random.chance(0.2),
   };
 }
 
@@ -96,6 +103,7 @@ class Run {
   readonly troubles: Troubles;
   rounds!: Rounds;
   actors: Actor[] = [];
+  unjudged = "";
 
   constructor(readonly world: World, readonly scenario: Scenario) {
     this.cluster = new Cluster(world, scenario.cluster);
@@ -108,9 +116,20 @@ class Run {
   }
 
   play(): void {
-    const { scenario, world } = this;
+    const { scenario } = this;
     this.cluster.boot();
     this.#prepare();
+    try {
+      this.#work();
+    } catch (error) {
+      if (!(error instanceof TooHard)) throw error;
+      this.unjudged = error.message;
+    }
+    if (scenario.deletes) this.#delete();
+  }
+
+  #work(): void {
+    const { scenario, world } = this;
     this.troubles.start();
     for (let round = 0; round < scenario.rounds; round++) {
       this.troubles.allow(world.random.between(1, troublesMax));
@@ -119,7 +138,7 @@ class Run {
       if (unresolved > 2 || unresolved > 0 && world.random.chance(0.5)) this.#settle();
     }
     this.troubles.stop();
-    world.run(() => this.cluster.clients.every((client) => client.ready), 60_000, "the clients to come back");
+    this.#waitUp();
     this.#finish();
   }
 
@@ -190,6 +209,20 @@ class Run {
     if (problems.length > 0) throw new Error(`the stores are damaged:\n${problems.join("\n")}`);
   }
 
+  #delete(): void {
+    const { cluster } = this;
+    this.troubles.stop();
+    this.#waitUp();
+    cluster.deleteVolume();
+    const problems = leftovers(cluster.servers.flatMap((server) => server.stored()));
+    if (problems.length > 0) throw new Error(`the deleted volume left something behind:\n${problems.join("\n")}`);
+  }
+
+  #waitUp(): void {
+    const { clients } = this.cluster;
+    this.world.run(() => clients.every((client) => client.ready), backMsMax, "the clients to come back");
+  }
+
   *#close(actor: Actor): Task<void> {
     for (const inode of actor.generator.opens.splice(0)) yield* this.rounds.once(actor, { kind: "release", inode });
     yield* wait(actor.node.sleep(20));
@@ -235,6 +268,7 @@ class Run {
       unknown,
       configurations: checker.configurations,
       troubles: this.troubles.happened,
+      unjudged: this.unjudged,
     };
   }
 }

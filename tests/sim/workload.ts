@@ -15,6 +15,8 @@ import type { Random } from "./random.ts";
 
 const user: Caller = { uid: 1000, gid: 1000, pid: 1, umask: 0 };
 const namesOf = ["a", "b", "c", "d"];
+/** Directories move among few names, so that they meet. */
+const namesOfMoves = ["a", "b"];
 /** Directories of a run: few, so that clients meet. */
 const directoriesMax = 4;
 const filesMax = 8;
@@ -55,6 +57,14 @@ export const mixes: Readonly<Record<string, Mix>> = {
     append: 4,
     truncate: 4,
     fsync: 1,
+  },
+  moves: {
+    lookup: 1,
+    stat: 1,
+    mkdir: 5,
+    rmdir: 1,
+    rename: 12,
+    readdir: 1,
   },
   mixed: {
     lookup: 2,
@@ -121,7 +131,11 @@ export class Generator {
   /** Opens this client holds. */
   opens: number[] = [];
 
-  constructor(readonly random: Random, readonly mix: Mix, readonly pool: Pool) {}
+  readonly #names: readonly string[];
+
+  constructor(readonly random: Random, readonly mix: Mix, readonly pool: Pool) {
+    this.#names = mix === mixes.moves ? namesOfMoves : namesOf;
+  }
 
   /** The next operation; `tag` marks what it writes. */
   next(tag: number): Op {
@@ -136,7 +150,7 @@ export class Generator {
 
   #make(kind: Op["kind"], tag: number): Op | null {
     const { random, pool } = this;
-    const dir = random.chance(0.3) ? pool.root : random.pick(pool.dirs), name = random.pick(namesOf);
+    const dir = random.chance(0.3) ? pool.root : random.pick(pool.dirs), name = random.pick(this.#names);
     const file = pool.files.length > 0 ? random.pick(pool.files) : 0;
     const any = random.pick([...pool.files, ...pool.dirs, ...pool.links]);
     switch (kind) {
@@ -159,7 +173,7 @@ export class Generator {
           dir,
           name,
           newDir: random.chance(0.4) ? dir : random.pick(pool.dirs),
-          newName: random.pick(namesOf),
+          newName: random.pick(this.#names),
           flags: random.pick([0, 0, 0, 0, 1, 2]),
         };
       case "link":
@@ -235,10 +249,15 @@ function see(attributes: Attributes): { seen: Seen } {
   return { seen: { inode, mode, nlink, size } };
 }
 
-/** Calls the file system and says what was seen. A change that ends with EIO is unknown, and so null. */
+/**
+ * Calls the file system and says what was seen. A change that ends with EIO is unknown, and so null; so is a write over
+ * several chunks that met a full volume.
+ */
 export function* perform(fs: FileSystem, op: Op): Task<Observed> {
   const observed = yield* call(fs, op);
-  return observed === E.IO && !isReading(op) ? null : observed;
+  if (observed === E.IO && !isReading(op)) return null;
+  const far = (op.kind === "write" && op.offset + op.length > chunkBytes) || op.kind === "append";
+  return observed === E.NOSPC && far ? null : observed;
 }
 
 function* call(fs: FileSystem, op: Op): Task<Observed> {
