@@ -1,14 +1,15 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { slotBytes } from "../../ffi/library/messages.ts";
 import type { Volume } from "../../ffi/library/volume.ts";
-import { Random } from "../sim/random.ts";
 import {
-  type Files,
+  agreeWithLocal,
   localFiles,
   openMemoryVolume,
   outcome,
   snapshot,
   startMemoryWorker,
+  type Step,
+  step,
   withMemoryVolume,
 } from "./library_volumes.ts";
 
@@ -27,7 +28,7 @@ function sameBytes(a: Uint8Array, b: Uint8Array): boolean {
 }
 
 /** Runs the same steps on a volume and on the local file system and compares what each came to. */
-async function compare(steps: { say: string; run: (files: Files) => Promise<unknown> }[], volume: Volume) {
+async function compare(steps: Step[], volume: Volume) {
   const root = await Deno.realPath(await Deno.makeTempDir({ prefix: "sealfs-local-" }));
   try {
     const local = localFiles(root);
@@ -40,8 +41,6 @@ async function compare(steps: { say: string; run: (files: Files) => Promise<unkn
     await Deno.remove(root, { recursive: true });
   }
 }
-
-const step = (say: string, run: (files: Files) => Promise<unknown>) => ({ say, run });
 
 Deno.test({
   name: "Volume gives Deno's results and errors, word for word, when the same steps run on both (needs root)",
@@ -148,85 +147,11 @@ Deno.test({
   },
 });
 
-/** One random step; names are few, so that steps meet. */
-function randomStep(random: Random): { say: string; run: (files: Files) => Promise<unknown> } {
-  const part = () => random.chance(0.08) ? random.pick([".", ".."]) : random.pick(["a", "b", "c", "d"]);
-  const path = () => {
-    const parts = Array.from({ length: random.between(1, 3) }, part);
-    return `r/s/t/${parts.join("/")}${random.chance(0.08) ? "/" : ""}`;
-  };
-  const p = path(), q = path();
-  switch (random.below(12)) {
-    case 0:
-    case 1: {
-      const append = random.chance(0.5);
-      return step(`write ${p}`, (fs) => fs.writeTextFile(p, q, { append }));
-    }
-    case 2:
-    case 3:
-      return step(`mkdir ${p}`, (fs) => fs.mkdir(p));
-    case 4: {
-      // Deno does not make "a" for "a/.".
-      const made = p.replace(/(\/\.)+\/?$/, "");
-      return step(`mkdir -p ${made}`, (fs) => fs.mkdir(made, { recursive: true }));
-    }
-    case 5:
-      return step(`remove ${p}`, (fs) => fs.remove(p));
-    case 6:
-      return step(`rename ${p} ${q}`, (fs) => fs.rename(p, q));
-    case 7: {
-      const target = random.pick(["a", "b/c", "../a", "./d/", ".."]);
-      return step(`symlink ${target} ${p}`, (fs) => fs.symlink(target, p));
-    }
-    case 8:
-      return step(`link ${p} ${q}`, (fs) => fs.link(p, q));
-    case 9:
-      return step(`read ${p}`, (fs) => fs.readTextFile(p));
-    case 10:
-      return step(`real ${p}`, (fs) => fs.realPath(p));
-    default:
-      return step(`copy ${p} ${q}`, (fs) => fs.copyFile(p, q));
-  }
-}
-
-/** Where both answers are right. */
-function mayDiffer(say: string, expected: unknown, got: unknown): boolean {
-  // The kernel sees that the target holds the source before it sees that it is a directory.
-  if (say.startsWith("rename")) return expected === "ENOTEMPTY" && got === "EISDIR";
-  // Deno looks where a link with a slash leads before it calls rmdir, which answers as we do.
-  return /^remove .*\/$/.test(say) && (expected === "ENOENT" || expected === "ELOOP") && got === "ENOTDIR";
-}
-
 Deno.test({
   name: "Volume agrees with the local file system when random steps run on both (needs root)",
   ignore: Deno.uid() !== 0,
   fn: async () => {
-    await withMemoryVolume(async (volume) => {
-      const root = await Deno.realPath(await Deno.makeTempDir({ prefix: "sealfs-local-" }));
-      const local = localFiles(root);
-      const codeOf = async (work: () => Promise<unknown>) => {
-        const result = await outcome(work);
-        return (result as { code?: string } | undefined)?.code ?? result;
-      };
-      try {
-        for (let seed = 1; seed <= 40; seed++) {
-          for (const files of [local, volume]) await files.mkdir("r/s/t", { recursive: true });
-          const random = new Random(seed), told: string[] = [];
-          for (let n = 0; n < 250; n++) {
-            const { say, run } = randomStep(random);
-            told.push(say);
-            const expected = await codeOf(() => run(local));
-            const got = await codeOf(() => run(volume));
-            if (mayDiffer(say, expected, got)) continue;
-            assertEquals(got, expected, `seed ${seed}: ${told.slice(-12).join("; ")}`);
-          }
-          assertEquals(await snapshot(volume), await snapshot(local), `seed ${seed}`);
-          for (const files of [local, volume]) await files.remove("r", { recursive: true });
-        }
-      } finally {
-        await Deno.remove(root, { recursive: true });
-      }
-    });
+    await withMemoryVolume(async (volume) => await agreeWithLocal(volume, 40));
   },
 });
 
