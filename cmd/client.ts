@@ -28,6 +28,7 @@ const verbs: Record<string, Verb> = {
   umount: { summary: "Unmount a volume", load: () => import("./client/umount.ts") },
   "list-mountpoints": { summary: "List the mounts of the daemon", load: () => import("./client/list_mountpoints.ts") },
   status: { summary: "Show servers, volumes and clients of the cluster", load: () => import("./client/status.ts") },
+  fsck: { summary: "Check the whole cluster, and repair it", load: () => import("./client/fsck.ts") },
   probe: { summary: "Tell whether daemon and manager answer", load: () => import("./client/probe.ts") },
 };
 

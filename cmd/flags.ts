@@ -194,6 +194,11 @@ interface RawArguments {
   help: boolean;
 }
 
+/** The parser's name of a flag: what begins with `no-` it takes for the opposite of another one. */
+function parserName(name: string): string {
+  return name.replace(/^no-/, "no_");
+}
+
 function parseRaw(spec: CommandSpec, args: readonly string[], stopEarly: boolean): RawArguments {
   const booleanNames = spec.flags.filter((flag) => flag.type === "boolean").map((flag) => flag.name).concat("help");
   const valueNames = spec.flags.filter((flag) => flag.type !== "boolean").map((flag) => flag.name);
@@ -202,7 +207,7 @@ function parseRaw(spec: CommandSpec, args: readonly string[], stopEarly: boolean
   const end = args.includes("--") ? args.indexOf("--") : args.length;
   // Without a value of its own a boolean would swallow a following "true".
   const ready = args.map((arg, index) => {
-    return index < end && booleanNames.some((name) => arg === `--${name}`) ? `${arg}=true` : arg;
+    return index < end && booleanNames.some((name) => arg === `--${name}`) ? `--${parserName(arg.slice(2))}=true` : arg;
   });
   const valued = args.slice(0, end).find((arg) => {
     return booleanNames.some((name) => arg.startsWith(`--${name}=`)) && !/=(true|false)$/.test(arg);
@@ -213,7 +218,7 @@ function parseRaw(spec: CommandSpec, args: readonly string[], stopEarly: boolean
     "--": spec.passesRest === true,
     stopEarly,
     alias,
-    boolean: booleanNames,
+    boolean: booleanNames.map(parserName),
     string: [...valueNames, "_"],
     collect: valueNames,
     unknown: (arg, key) => {
@@ -233,7 +238,7 @@ function parseRaw(spec: CommandSpec, args: readonly string[], stopEarly: boolean
   }
   const booleans = new Map<string, boolean>();
   for (const name of booleanNames) {
-    const value = parsed[name] === true;
+    const value = parsed[parserName(name)] === true;
     if (value || args.some((arg) => arg.startsWith(`--${name}=`))) booleans.set(name, value);
   }
   return {

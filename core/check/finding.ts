@@ -113,6 +113,8 @@ export interface Finding {
   path?: string;
   /** Absent when nothing can be done without guessing. */
   repair?: Repair;
+  /** Why a repair that was tried was not made. */
+  refused?: string;
 }
 
 /** Order in which repairs are made: what a later one relies on comes first, and a new check lies between. */

@@ -127,8 +127,8 @@ class ClusterCheck {
   readonly #progress: CheckProgress;
   readonly #verifying = new Semaphore(chunksAtOnce);
   readonly #repaired: Finding[] = [];
-  /** Evidence of findings whose repair was refused. */
-  readonly #refused = new Set<string>();
+  /** Why repairs were refused, by the evidence of their findings. */
+  readonly #refused = new Map<string, string>();
   /** Inodes of lost+found by volume. */
   readonly #lostAndFound = new Map<number, number>();
   #damaged: Damaged[] = [];
@@ -160,6 +160,7 @@ class ClusterCheck {
       if (!(yield* this.#repairSome(findings, round))) break;
       findings = yield* this.#check();
     }
+    for (const finding of findings) finding.refused = this.#refused.get(finding.evidence);
     findings.push(...yield* this.#damagedData());
     yield* this.#findPaths(findings);
     const { counts, omitted, map } = this.#last;
@@ -323,9 +324,7 @@ class ClusterCheck {
         // Later on usage is off because of what was removed, not because it was wrong.
         if (finding.kind !== "usage" || round === 1) this.#repaired.push(finding);
       } else {
-        this.#refused.add(finding.evidence);
-        const text = `not repaired, ${refused}: ${finding.text}`;
-        this.#parts.runtime.log("warn", "check", text);
+        this.#refused.set(finding.evidence, refused);
       }
       this.#tell({ repaired: this.#repaired.length });
     }
