@@ -114,7 +114,7 @@ export class Cluster implements AsyncDisposable {
     this.#opening.push(found.id);
     try {
       await this.#ask(() => this.#session.announce(found.id));
-      const link = await held(this.#link ??= this.#start());
+      const link = await held(this.#connected());
       const { readOnly = false } = options, what = `open volume '${name}'`;
       const volume = await link.openVolume(found.id, { readOnly, who: whoOf(options), what });
       const root = rootInode(found.id, this.#session.map.shards);
@@ -164,6 +164,14 @@ export class Cluster implements AsyncDisposable {
       throw managerError(new ManagerFailure("notFound", `the cluster has no volume ${JSON.stringify(name)}`));
     }
     return found;
+  }
+
+  #connected(): Promise<WorkerLink> {
+    if (this.#link !== null) return this.#link;
+    const link = this.#link = this.#start();
+    // The next to open a volume tries again.
+    link.catch(() => this.#link = null);
+    return link;
   }
 
   async #start(): Promise<WorkerLink> {
