@@ -373,7 +373,7 @@ export class ShardScan {
     if (count === 0 || granules[2 * count - 2] === 0) {
       checker.add({
         kind: "part",
-        severity: "note",
+        severity: "warning",
         shard,
         inode,
         text: `chunk ${chunk} of inode ${inode} ends with a hole`,
