@@ -177,9 +177,9 @@ export class ShardScan {
   #incomplete = false;
   #nextSequence = Infinity;
   #highestSequence = 0;
-  /** The last entry's directory and hash, and the names seen there. */
-  #lastPlace = "";
-  #lastNames: string[] = [];
+  /** The last entry's place, and the names seen under its hash. */
+  #lastPlace: EntryPlace = { dir: 0, hash: 0, disc: 0 };
+  #lastNames: Uint8Array[] = [];
 
   constructor(checker: Checker, facts: ShardFacts) {
     this.#checker = checker;
@@ -330,15 +330,12 @@ export class ShardScan {
       this.#checker.add({ kind: "name", severity: "error", shard: this.#shard, text, entry, about, repair });
     };
     if (!isName(name)) return wrong("is no name that a file can have", { do: "dropName", ...place });
-    const where = `${place.dir}/${place.hash}`, shown = String.fromCharCode(...name);
-    if (where !== this.#lastPlace) {
-      this.#lastPlace = where;
-      this.#lastNames = [];
-    }
-    if (this.#lastNames.includes(shown)) {
+    if (place.dir !== this.#lastPlace.dir || place.hash !== this.#lastPlace.hash) this.#lastNames.length = 0;
+    this.#lastPlace = place;
+    if (this.#lastNames.some((other) => sameBytes(other, name))) {
       return wrong("is there a second time in its directory", { do: "dropName", ...place });
     }
-    this.#lastNames.push(shown);
+    this.#lastNames.push(name);
     const hashKey = this.#hashKeys.get(place.dir);
     if (hashKey === undefined) return;
     const lookedFor = place.disc <= discMax && (place.disc === 0 || hashKey[16] !== 0) &&
@@ -465,6 +462,10 @@ export function describeKey(key: Uint8Array): string {
 /** Key of a name's place. */
 export function entryKey({ dir, hash, disc }: EntryPlace): Uint8Array {
   return dentryKey(dir, hash, disc);
+}
+
+function sameBytes(a: Uint8Array, b: Uint8Array): boolean {
+  return a.length === b.length && a.every((byte, i) => byte === b[i]);
 }
 
 function isName(name: Uint8Array): boolean {
