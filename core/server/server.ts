@@ -114,6 +114,8 @@ export class StoreServer {
   readonly #bySession = new Map<number, Connection>();
   readonly #slots = new Slots<Asker, Answer>();
   readonly #loaded = new Set<number>();
+  /** Sessions that had reply records when their shards were taken up. */
+  readonly #answeredBefore = new Set<number>();
   readonly #sweeping = new Set<number>();
   readonly #writer = new Writer(64 * 1024);
   #outbox: Outgoing[] = [];
@@ -228,6 +230,22 @@ export class StoreServer {
     return sessions;
   }
 
+  /** Sessions with reply records in a shard: from one session's first record on to the next session. */
+  #answeredSessions(shard: number): number[] {
+    const sessions: number[] = [], end = new Key(shard, kind.reply + 1, 3).done();
+    for (let next = 0; next >= 0;) {
+      const from = new Key(shard, kind.reply, 10).u56(next).done();
+      next = -1;
+      this.engine.store.scan(from, end, (key) => {
+        const session = keyNumber(key, 3, 7);
+        sessions.push(session);
+        next = session + 1;
+        return false;
+      });
+    }
+    return sessions;
+  }
+
   #mapChanged(): void {
     const map = this.#parts.maps.current, { engine } = this;
     for (const shard of engine.ownShards()) {
@@ -236,8 +254,10 @@ export class StoreServer {
       engine.store.openShard(shard);
       engine.intents.load(shard, (intent, run) => this.#resume(intent.origin, run));
       engine.reaper.load(shard);
+      for (const session of this.#answeredSessions(shard)) this.#answeredBefore.add(session);
     }
-    const known = new Set([...engine.opens.awaited, ...this.#rememberedSessions(), ...this.#slots.sessions()]);
+    const remembered = [...engine.opens.awaited, ...this.#rememberedSessions(), ...this.#answeredBefore];
+    const known = new Set([...remembered, ...this.#slots.sessions()]);
     for (const session of known) if (sessionIsDead(map, session)) this.#sessionDied(session);
     for (const volume of map.volumes) {
       if (volume.state !== volumeState.deleting || this.#sweeping.has(volume.id)) continue;
@@ -279,6 +299,7 @@ export class StoreServer {
     for (const inode of engine.opens.drop(session)) engine.reaper.consider(inode);
     engine.locks.dropSession(session);
     this.#slots.drop(session);
+    this.#answeredBefore.delete(session);
     const connection = this.#bySession.get(session);
     this.#bySession.delete(session);
     if (connection !== undefined) this.#close(connection);
