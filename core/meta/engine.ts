@@ -103,6 +103,8 @@ export class Engine {
   readonly locks: LockService;
   readonly credit: Credit;
   readonly reaper: Reaper;
+  /** Fsyncs under way by inode. `written`: far data came meanwhile, which they may not cover. */
+  readonly syncing = new Map<number, Set<{ written: boolean }>>();
   /** Directories that are durable with all their ancestors (inode numbers); see ops/fsync.ts. */
   readonly durable = new Set<number>();
   #rootOwner: { uid: number; gid: number };

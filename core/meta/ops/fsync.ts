@@ -21,6 +21,15 @@ const durableMax = 65536;
 
 /** FSYNC. EIO when some server could not make it durable. */
 export function* fsync(engine: Engine, request: Request): Task<Answer> {
+  const { inode } = request.body, mark = { written: false }, marks = engine.syncing.get(inode) ?? new Set();
+  engine.syncing.set(inode, marks.add(mark));
+  const answer = yield* fsyncMarked(engine, request, mark);
+  marks.delete(mark);
+  if (marks.size === 0) engine.syncing.delete(inode);
+  return answer;
+}
+
+function* fsyncMarked(engine: Engine, request: Request, mark: { written: boolean }): Task<Answer> {
   const { inode } = request.body, shard = request.head.shard;
   const file = engine.inode(inode);
   if (failed(file)) return answerErrno(file);
@@ -32,7 +41,7 @@ export function* fsync(engine: Engine, request: Request): Task<Answer> {
   yield* engine.logged();
   const errno = yield* wait(engine.store.sync());
   if (errno !== 0) return answerErrno(E.IO);
-  if (before !== undefined) forgetMask(engine, inode, before);
+  if (!mark.written) forgetMask(engine, inode);
   if (file.nlink === 0 || file.parent === inode) return { status: 0, body: {} };
   const up = yield* syncUp(engine, file.parent, shard);
   return up === 0 || up === E.STALE ? { status: 0, body: {} } : answerErrno(up);
@@ -49,10 +58,10 @@ function* syncServers(engine: Engine, servers: readonly number[]): Task<number> 
   return errno;
 }
 
-/** Clears the mask unless something was written meanwhile. */
-function forgetMask(engine: Engine, inode: number, before: Uint8Array): void {
-  const shard = shardOf(inode), key = inodeKey(shard, kind.mask, inode), now = engine.store.get(key);
-  if (now === undefined || now.length !== before.length) return;
+/** Clears the mask: nothing was written since the fsync began. */
+function forgetMask(engine: Engine, inode: number): void {
+  const shard = shardOf(inode), key = inodeKey(shard, kind.mask, inode);
+  if (engine.store.get(key) === undefined) return;
   const plan = new Plan();
   plan.remove(key);
   engine.commit(shard, plan);

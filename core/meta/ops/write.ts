@@ -208,6 +208,7 @@ function planFarWrite(engine: Engine, plan: Plan, file: Attributes, servers: rea
   file.flags |= inodeFlags.far;
   const key = inodeKey(shardOf(file.inode), kind.mask, file.inode), value = engine.store.get(key);
   const known = value === undefined ? [] : decode(maskRecord, value).servers;
+  for (const sync of engine.syncing.get(file.inode) ?? []) sync.written = true;
   const all = new Set([...known, ...servers]);
   if (all.size > known.length) plan.put(key, encode(maskRecord, { servers: [...all] }));
 }
