@@ -377,9 +377,10 @@ export class Cluster {
     }
   }
 
-  /** `sealfs client fsck`: throws with its report when something is wrong. */
+  /** `sealfs client fsck` finds nothing, not even a thing that it could not settle; throws with its report otherwise. */
   async check(): Promise<void> {
-    await this.cli("fsck", volume);
+    const report = await this.cli("fsck");
+    if (!/^checked [^\n]*: clean\n$/.test(report)) throw new Error(`fsck: ${report}`);
   }
 
   /** Unmounts and stops everything in order; what did not end as it should, one line each. */

@@ -7,7 +7,7 @@ import { attempt, type Cluster, root, run, script, shell, sleep, withCluster } f
 import { full, needs, needyStep, needyTest } from "./needs.ts";
 
 /** Entries of the tree that tar carries. */
-const smallFiles = full ? 10_000 : 4_000;
+const smallFiles = full ? 10_000 : 2_500;
 const dbenchSeconds = full ? 30 : 8;
 const stressSeconds = full ? 60 : 10;
 const fioMebibytes = full ? 64 : 16;
@@ -132,6 +132,8 @@ async function stress(mount: string): Promise<void> {
   const folder = join(mount, "stress");
   await Deno.mkdir(folder);
   const common = ["--temp-path", folder, "--verify", "--hdd-bytes", "16m", "--iomix-bytes", "16m"];
+  // By default these make thousands, and take them away after the time is over.
+  common.push("--dentries", "200", "--dir-dirs", "200");
   if (full) {
     const each = Math.ceil(stressSeconds / stressors.length);
     for (const name of stressors) {
@@ -149,7 +151,7 @@ async function fio(mount: string): Promise<void> {
   await Deno.mkdir(folder);
   const common = [
     ...["fio", "--minimal", `--directory=${folder}`, "--rw=randrw", `--size=${fioMebibytes}m`, "--verify=crc32c"],
-    ...["--verify_fatal=1", "--do_verify=1", "--end_fsync=1", "--randseed=7"],
+    ...["--verify_fatal=1", "--do_verify=1", "--verify_state_save=0", "--end_fsync=1", "--randseed=7"],
   ];
   await run([...common, "--name=calls", "--ioengine=psync", "--bsrange=512-128k", "--numjobs=2"], {
     timeoutMs: programMs,
