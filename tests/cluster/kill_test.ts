@@ -147,8 +147,9 @@ async function killDaemon(cluster: Cluster, outage: () => void, random: Random):
   const [client] = cluster.clients;
   outage();
   await client.daemon.kill9();
-  // Programs hear of it: the mount is dead, not hung.
-  const said = await run(shell('ls "$1" 2>&1 || true').concat("ls", client.path), { timeoutMs: 10_000 });
+  // Programs hear of it: the mount is dead, not hung. What was asked in its last moment is told that it was cut off.
+  const ask = shell('ls "$1" >/dev/null 2>&1 || true; ls "$1" 2>&1 || true').concat("ls", client.path);
+  const said = await run(ask, { timeoutMs: 10_000 });
   assert(said.includes("endpoint is not connected"), `ls of a dead mount said: ${said}`);
   await sleep(random.below(deadMsMax));
   await client.daemon.start();
