@@ -8,11 +8,11 @@
 import { E, failed, type Result } from "../errno.ts";
 import { type Attributes, S } from "../meta/attributes.ts";
 import { targetBytesMax } from "../meta/layout.ts";
+import { nameErrno } from "../meta/names.ts";
 import { CREATE, LINK, LOOKUP, MKDIR, OPEN, READLINK, RENAME, RMDIR, UNLINK } from "../protocol/messages.ts";
 import type { Task } from "../task.ts";
 import { setAttributes } from "./attributes.ts";
 import { type Caller, type CreateOptions, type Done, done, renameFlags } from "./filesystem.ts";
-import { nameErrno } from "./names.ts";
 import { errnoOf, type Volume } from "./volume.ts";
 
 /** A name whose inode is gone when it is asked for is looked up again this often. */

@@ -6,10 +6,10 @@
 
 import { E, failed, type Result } from "../errno.ts";
 import { xattrBytesMax } from "../meta/layout.ts";
+import { xattrNameErrno } from "../meta/names.ts";
 import { GETXATTR, LISTXATTR, REMOVEXATTR, SETXATTR } from "../protocol/messages.ts";
 import type { Task } from "../task.ts";
 import type { Done } from "./filesystem.ts";
-import { xattrNameErrno } from "./names.ts";
 import { finished } from "./namespace.ts";
 import type { Volume } from "./volume.ts";
 

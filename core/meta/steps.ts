@@ -13,6 +13,7 @@ import { type Attributes, isDirectory, S } from "./attributes.ts";
 import type { Engine } from "./engine.ts";
 import { type ActionBody, type ActionName, busy, heldName, stepRecord } from "./intent.ts";
 import { after, inodeKey, kind, linksMax, shardOf } from "./layout.ts";
+import { nameErrno } from "./names.ts";
 import type { Plan } from "./plan.ts";
 
 /** The step that an action is part of. */
@@ -35,12 +36,15 @@ export type StepResult = number | {
 
 const directoryType = S.IFDIR >> 12;
 
-/** Applies an action. */
+/** Applies an action. EINVAL for one on an inode or name that is not of the step's shard, or on a name that cannot be. */
 export function applyAction(
   engine: Engine,
   // deno-lint-ignore no-explicit-any
   step: StepContext & { name: ActionName; body: any },
 ): StepResult {
+  const { body } = step, at = body.dir ?? body.inode ?? body.root;
+  if (step.name !== "makeDirectory" && shardOf(at) !== step.shard) return E.INVAL;
+  if (body.name !== undefined && nameErrno(body.name) !== 0) return E.INVAL;
   switch (step.name) {
     case "makeDirectory":
       return makeDirectory(engine, step, step.body);
@@ -82,6 +86,7 @@ function makeDirectory(engine: Engine, step: StepContext, body: ActionBody<"make
 function dropDirectory(engine: Engine, step: StepContext, body: ActionBody<"dropDirectory">): StepResult {
   const found = engine.tree.attributes(body.inode);
   if (found === null) return { outcome: {} };
+  if (!isDirectory(found.mode)) return E.NOTDIR;
   const held = engine.names.heldInGroup(body.inode, step.owner);
   if (held === "others") return busy;
   if (found.entries > 0) return E.NOTEMPTY;
@@ -182,7 +187,8 @@ export function checkTarget(
 
 function setName(engine: Engine, step: StepContext, body: ActionBody<"setName">): StepResult {
   const dir = engine.tree.attributes(body.dir);
-  if (dir === null) throw new Error(`directory ${body.dir} went while a name in it was claimed`);
+  // A directory with a claimed name in it stays: only a step out of nowhere can find none.
+  if (dir === null || !isDirectory(dir.mode)) return E.NOENT;
   planSetName(engine, step.plan, dir, body.name, { inode: body.inode, type: body.type });
   step.plan.attributes(dir);
   if (body.claim === 0) return { outcome: {} };

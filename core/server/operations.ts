@@ -4,8 +4,11 @@
  * @module
  */
 
-import type { Operation } from "../meta/engine.ts";
+import { E } from "../errno.ts";
+import { type Answer, answerErrno, type Engine, type Operation, type Request } from "../meta/engine.ts";
 import { credit } from "../meta/credit.ts";
+import { shardOf } from "../meta/layout.ts";
+import { nameErrno } from "../meta/names.ts";
 import { repair, scan, shardStatus, statfs, verifyChunk } from "../meta/ops/admin.ts";
 import { cut, fallocate } from "../meta/ops/allocate.ts";
 import { create } from "../meta/ops/create.ts";
@@ -22,35 +25,46 @@ import { link, unlink } from "../meta/ops/unlink.ts";
 import { append, publish, write, writeChunk } from "../meta/ops/write.ts";
 import { getxattr, listxattr, removexattr, setxattr } from "../meta/ops/xattr.ts";
 import { Plan } from "../meta/plan.ts";
+import { DecodeError } from "../protocol/codec.ts";
+import { status } from "../protocol/frame.ts";
 import * as m from "../protocol/messages.ts";
 
 /** What names the shard of a request: a field of its body, the head alone, or nothing (the store as a whole). */
 export type Route = "dir" | "inode" | "shard" | "store";
 
-/** An operation and its route. */
+/** An operation, its route, and which other fields of the body name entries of directories and inodes. */
 export interface Entry {
   operation: Operation;
   route: Route;
+  names: readonly string[];
+  inodes: readonly string[];
 }
 
 const table = new Map<number, Entry>();
 
-function on(message: m.Message, route: Route, operation: Operation): void {
-  table.set(message.type, { operation, route });
+function on(
+  message: m.Message,
+  route: Route,
+  operation: Operation,
+  fields: { names?: readonly string[]; inodes?: readonly string[] } = {},
+): void {
+  table.set(message.type, { operation, route, names: fields.names ?? [], inodes: fields.inodes ?? [] });
 }
+
+const named = { names: ["name"] };
 
 on(m.PING, "store", () => ({ status: 0, body: {} }));
 on(m.FENCE, "shard", (engine, request) => engine.answer(request, new Plan(), {}));
-on(m.LOOKUP, "dir", lookup);
+on(m.LOOKUP, "dir", lookup, named);
 on(m.GETATTR, "inode", getattr);
 on(m.GETATTRS, "store", getattrs);
 on(m.SETATTR, "inode", setattr);
-on(m.CREATE, "dir", create);
-on(m.MKDIR, "dir", mkdir);
-on(m.UNLINK, "dir", unlink);
-on(m.RMDIR, "dir", rmdir);
-on(m.RENAME, "dir", rename);
-on(m.LINK, "dir", link);
+on(m.CREATE, "dir", create, named);
+on(m.MKDIR, "dir", mkdir, named);
+on(m.UNLINK, "dir", unlink, named);
+on(m.RMDIR, "dir", rmdir, named);
+on(m.RENAME, "dir", rename, { names: ["name", "newName"], inodes: ["newDir"] });
+on(m.LINK, "dir", link, { names: ["name"], inodes: ["inode"] });
 on(m.READLINK, "inode", readlink);
 on(m.READDIR, "dir", readdir);
 on(m.OPEN, "inode", open);
@@ -74,10 +88,7 @@ on(m.SETLOCK, "inode", setlock);
 on(m.CANCELLOCK, "inode", cancellock);
 on(m.DROPLOCKS, "inode", droplocks);
 on(m.STATFS, "store", statfs);
-on(m.STEP, "shard", (engine, request) => {
-  const { errno, outcome } = engine.intents.apply(request.head.shard, request.body);
-  return { status: 0, body: { errno, outcome } };
-});
+on(m.STEP, "shard", step);
 on(m.LOWEST, "store", (engine, request) => {
   const shards: number[] = request.body.shards;
   return { status: 0, body: { lowest: shards.map((shard) => engine.owns(shard) ? engine.intents.lowest(shard) : 0) } };
@@ -91,6 +102,26 @@ on(m.SCAN, "shard", scan);
 on(m.VERIFY_CHUNK, "shard", verifyChunk);
 on(m.REPAIR, "shard", repair);
 on(m.SHARD_STATUS, "shard", shardStatus);
+
+/** STEP. What cannot be read is refused; it reaches no plan. */
+function step(engine: Engine, request: Request): Answer {
+  try {
+    const { errno, outcome } = engine.intents.apply(request.head.shard, request.body);
+    return { status: 0, body: { errno, outcome } };
+  } catch (error) {
+    if (error instanceof DecodeError) return answerErrno(status.malformed);
+    throw error;
+  }
+}
+
+/** What is wrong with the names and inode numbers of a request that is well formed otherwise: errno, or 0. */
+export function fieldsErrno(entry: Entry, body: Record<string, unknown>, shards: number): number {
+  for (const field of entry.names) {
+    const errno = nameErrno(body[field] as Uint8Array);
+    if (errno !== 0) return errno;
+  }
+  return entry.inodes.some((field) => shardOf(body[field] as number) >= shards) ? E.STALE : 0;
+}
 
 /** The operation of a message type; undefined for those that the server answers itself, or does not know. */
 export function operationOf(type: number): Entry | undefined {

@@ -41,7 +41,7 @@ import { CREATE, GRANTED, HELLO, type Message, messageOf, peerKind, PROVE, RECLA
 import type { Link, Network, Runtime } from "../runtime.ts";
 import type { Store } from "../store/store.ts";
 import { type Task, wait } from "../task.ts";
-import { operationOf } from "./operations.ts";
+import { fieldsErrno, operationOf } from "./operations.ts";
 import { Slots } from "./slots.ts";
 import { sweepVolume } from "./sweep.ts";
 
@@ -403,7 +403,7 @@ export class StoreServer {
     if (entry.route === "store") return head.shard === noShard ? 0 : status.malformed;
     if (head.shard >= map.shards) return status.malformed;
     if (entry.route !== "shard" && shardOf(request.body[entry.route]) !== head.shard) return status.malformed;
-    return this.engine.owns(head.shard) ? 0 : status.wrongOwner;
+    return this.engine.owns(head.shard) ? fieldsErrno(entry, request.body, map.shards) : status.wrongOwner;
   }
 
   /** The answer a slot has for this very request, if it was executed before. */

@@ -12,6 +12,7 @@ import { wait } from "../../task.ts";
 import { type Answer, answerErrno, type Engine, nameLock, type Request } from "../engine.ts";
 import { heldName, lockOwner, stepRecord } from "../intent.ts";
 import { after, chunkKey, dentry, Key, keyNumber, kind, shardOf } from "../layout.ts";
+import { keyBytesMax, valueBytesMax } from "../../store/record.ts";
 import { Plan } from "../plan.ts";
 import { crc32 } from "node:zlib";
 
@@ -33,6 +34,7 @@ export function statfs(engine: Engine, request: Request): Answer {
 /** SCAN: raw records of the request's shard. */
 export function scan(engine: Engine, request: Request): Answer {
   const { from, limitBytes } = request.body, shard = request.head.shard;
+  if (from.length > keyBytesMax) return answerErrno(E.INVAL);
   const first = from.length > 0 ? from : new Key(shard, 0, 3).done();
   if (keyNumber(first, 0, 2) !== shard) return answerErrno(E.INVAL);
   const records: { key: Uint8Array; value: Uint8Array }[] = [];
@@ -100,7 +102,8 @@ export function repair(engine: Engine, request: Request): Answer {
   const plan = new Plan(), shard = request.head.shard;
   for (const change of request.body.changes as RawChange[]) {
     const { key, expected, value } = change;
-    if (key.length < 3 || keyNumber(key, 0, 2) !== shard) return answerErrno(E.INVAL);
+    if (key.length < 3 || key.length > keyBytesMax || keyNumber(key, 0, 2) !== shard) return answerErrno(E.INVAL);
+    if (value !== null && value.length > valueBytesMax) return answerErrno(E.INVAL);
     const now = engine.store.get(key)?.slice() ?? null;
     if (!same(now, expected)) return answerErrno(E.AGAIN);
     if (key[2] === kind.chunk && value !== null && !keepsBlocks(expected, value)) return answerErrno(E.INVAL);
@@ -110,9 +113,11 @@ export function repair(engine: Engine, request: Request): Answer {
   }
   for (const { volume, bytesDelta, inodesDelta } of request.body.charges) {
     if (!Number.isSafeInteger(bytesDelta) || !Number.isSafeInteger(inodesDelta)) return answerErrno(E.INVAL);
+    plan.charge(volume, bytesDelta, inodesDelta);
+  }
+  for (const { volume, bytesDelta, inodesDelta } of plan.charges) {
     const used = engine.store.usageOf(shard, volume);
     if (used.bytes + bytesDelta < 0 || used.inodes + inodesDelta < 0) return answerErrno(E.RANGE);
-    plan.charge(volume, bytesDelta, inodesDelta);
   }
   const answer = engine.answer(request, plan, {});
   for (const change of request.body.changes) afterRepair(engine, change);

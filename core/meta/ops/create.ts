@@ -9,12 +9,15 @@
 
 import { E, failed } from "../../errno.ts";
 import type { Task } from "../../task.ts";
-import { type Attributes, isDirectory, isRegular, S } from "../attributes.ts";
+import { type Attributes, isRegular, S } from "../attributes.ts";
 import { type Answer, answerErrno, type Engine, nameLock, type Request } from "../engine.ts";
 import { inodeKey, kind, shardOf, targetBytesMax } from "../layout.ts";
 import { Plan } from "../plan.ts";
 import type { Place } from "../tree.ts";
 import { truncateFor } from "./setattr.ts";
+
+/** What CREATE makes. */
+const types: readonly number[] = [S.IFREG, S.IFLNK, S.IFCHR, S.IFBLK, S.IFIFO, S.IFSOCK];
 
 /** CREATE. EEXIST, ENOENT, ENOTDIR, ENOSPC, EINVAL. */
 export function create(engine: Engine, request: Request): Answer | Task<Answer> {
@@ -25,7 +28,9 @@ export function create(engine: Engine, request: Request): Answer | Task<Answer> 
 /** As far as it goes without waiting; null: something has to be waited for. */
 function createNow(engine: Engine, request: Request): Answer | Task<Answer> | null {
   const { dir, name, mode } = request.body;
-  if (isDirectory(mode) || request.body.target.length > targetBytesMax) return answerErrno(E.INVAL);
+  if (!types.includes((mode & ~0o7777) >>> 0) || request.body.target.length > targetBytesMax) {
+    return answerErrno(E.INVAL);
+  }
   if (engine.names.held(nameLock(dir, name))) return null;
   const parent = engine.directory(dir);
   if (failed(parent)) return answerErrno(parent);

@@ -5,24 +5,30 @@
  * @module
  */
 
-import { failed } from "../../errno.ts";
+import { E, failed } from "../../errno.ts";
 import { status } from "../../protocol/frame.ts";
 import { type Answer, answerErrno, type Engine, type Request } from "../engine.ts";
-import { lockType } from "../lock_ranges.ts";
+import { lockType, type WireLock } from "../lock_ranges.ts";
+
+function isLock(lock: WireLock): boolean {
+  return lock.type <= lockType.unlock && lock.start <= lock.end;
+}
 
 /** TESTLOCK: the lock that blocks, or the one asked for as an unlock. */
 export function testlock(engine: Engine, request: Request): Answer {
   const { inode, lock } = request.body;
+  if (!isLock(lock)) return answerErrno(E.INVAL);
   if (engine.opens.grace) return answerErrno(status.retry);
   const blocker = engine.locks.test(inode, { ...lock, session: request.head.session });
   return { status: 0, body: { lock: blocker ?? { ...lock, type: lockType.unlock } } };
 }
 
-/** SETLOCK. EAGAIN, EDEADLK, ENOLCK, ESTALE. */
+/** SETLOCK. EAGAIN, EDEADLK, EINVAL, ENOLCK, ESTALE. */
 export function setlock(engine: Engine, request: Request): Answer {
   const { inode, lock, ticket } = request.body;
   const found = engine.inode(inode);
   if (failed(found)) return answerErrno(found);
+  if (!isLock(lock)) return answerErrno(E.INVAL);
   if (engine.opens.grace && lock.type !== lockType.unlock) return answerErrno(status.retry);
   const errno = engine.locks.set(inode, { ...lock, session: request.head.session }, ticket);
   return errno === 0 ? { status: 0, body: {} } : answerErrno(errno);

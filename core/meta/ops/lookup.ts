@@ -14,6 +14,9 @@ import { inodeKey, kind, shardOf } from "../layout.ts";
 /** Bytes that an entry of a directory page counts besides its name. */
 const entryBytes = 32, entryAttributesBytes = 160;
 
+/** Longest page of a directory. */
+const pageBytesMax = 512 * 1024;
+
 /** LOOKUP. ENOENT, ENOTDIR. */
 export function lookup(engine: Engine, request: Request): Answer | Task<Answer> {
   const { dir, name } = request.body;
@@ -63,9 +66,9 @@ export function readlink(engine: Engine, request: Request): Answer {
   return { status: 0, body: { target: target.slice() } };
 }
 
-/** READDIR: a page of about `limitBytes`, at least one entry. */
+/** READDIR: a page of about `limitBytes`, at least one entry, and never more than a frame takes. */
 export function readdir(engine: Engine, request: Request): Answer {
-  const { dir, cookie, limitBytes, plus } = request.body;
+  const { dir, cookie, plus } = request.body, limitBytes = Math.min(request.body.limitBytes, pageBytesMax);
   const parent = engine.directory(dir);
   if (failed(parent)) return answerErrno(parent);
   const entries: { name: Uint8Array; inode: number; type: number; cookie: number; attributes: Attributes | null }[] =

@@ -26,7 +26,7 @@ import { killSetId } from "./setattr.ts";
 /** Zero of PUBLISH's and WRITE_CHUNK's `blocksDelta`. */
 export const blocksBias = 2 ** 31;
 /** Servers written to since the last fsync (value of M). */
-export const maskRecord = struct({ servers: array(u32, 256) });
+export const maskRecord = struct({ servers: array(u32, 4096) });
 
 const granule = 4096;
 
@@ -209,7 +209,7 @@ function planFarWrite(engine: Engine, plan: Plan, file: Attributes, servers: rea
   const key = inodeKey(shardOf(file.inode), kind.mask, file.inode), value = engine.store.get(key);
   const known = value === undefined ? [] : decode(maskRecord, value).servers;
   for (const sync of engine.syncing.get(file.inode) ?? []) sync.written = true;
-  const all = new Set([...known, ...servers]);
+  const all = new Set([...known, ...servers.filter((id) => engine.map.server(id) !== undefined)]);
   if (all.size > known.length) plan.put(key, encode(maskRecord, { servers: [...all] }));
 }
 

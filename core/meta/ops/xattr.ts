@@ -7,7 +7,8 @@
 
 import { E, failed } from "../../errno.ts";
 import { type Answer, answerErrno, type Engine, type Request } from "../engine.ts";
-import { after, inodeKey, Key, kind, nameBytesMax, shardOf, xattrBytesMax } from "../layout.ts";
+import { after, inodeKey, Key, kind, shardOf, xattrBytesMax } from "../layout.ts";
+import { xattrNameErrno } from "../names.ts";
 import { Plan } from "../plan.ts";
 
 /** flags of setxattr(2). */
@@ -19,10 +20,11 @@ function xattrKey(inode: number, name: Uint8Array): Uint8Array {
   return new Key(shardOf(inode), kind.xattr, 10 + name.length).u56(inode).raw(name).done();
 }
 
-/** GETXATTR. ENODATA. */
+/** GETXATTR. ENODATA, ERANGE. */
 export function getxattr(engine: Engine, request: Request): Answer {
-  const found = engine.inode(request.body.inode);
+  const found = engine.inode(request.body.inode), errno = xattrNameErrno(request.body.name);
   if (failed(found)) return answerErrno(found);
+  if (errno !== 0) return answerErrno(errno);
   const value = engine.store.get(xattrKey(found.inode, request.body.name));
   return value === undefined ? answerErrno(E.NODATA) : { status: 0, body: { value: value.slice() } };
 }
@@ -32,7 +34,8 @@ export function setxattr(engine: Engine, request: Request): Answer {
   const { inode, name, value, flags } = request.body;
   const found = engine.inode(inode);
   if (failed(found)) return answerErrno(found);
-  if (name.length === 0 || name.length > nameBytesMax || value.length > xattrBytesMax) return answerErrno(E.RANGE);
+  const errno = value.length > xattrBytesMax ? E.RANGE : xattrNameErrno(name);
+  if (errno !== 0) return answerErrno(errno);
   const key = xattrKey(inode, name), old = engine.store.get(key);
   if (old !== undefined && flags === xattrFlags.create) return answerErrno(E.EXIST);
   if (old === undefined && flags === xattrFlags.replace) return answerErrno(E.NODATA);
@@ -62,10 +65,11 @@ function listNames(engine: Engine, inode: number): Uint8Array {
   return Uint8Array.from(names);
 }
 
-/** REMOVEXATTR. ENODATA. */
+/** REMOVEXATTR. ENODATA, ERANGE. */
 export function removexattr(engine: Engine, request: Request): Answer {
-  const found = engine.inode(request.body.inode);
+  const found = engine.inode(request.body.inode), errno = xattrNameErrno(request.body.name);
   if (failed(found)) return answerErrno(found);
+  if (errno !== 0) return answerErrno(errno);
   const key = xattrKey(found.inode, request.body.name);
   if (engine.store.get(key) === undefined) return answerErrno(E.NODATA);
   const plan = new Plan();

@@ -1,11 +1,11 @@
 /**
- * What a name may be, checked before anything is sent.
+ * What a name may be: checked by clients before anything is sent, and by servers before anything is done.
  *
  * @module
  */
 
 import { E } from "../errno.ts";
-import { nameBytesMax } from "../meta/layout.ts";
+import { nameBytesMax } from "./layout.ts";
 
 const slash = 0x2f, dot = 0x2e;
 

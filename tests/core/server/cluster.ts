@@ -1,0 +1,168 @@
+/**
+ * A small cluster for tests of servers: three of the real core over simulated links and media, asked by a plain Caller.
+ *
+ * @module
+ */
+
+import { assertEquals } from "@std/assert";
+import { S } from "../../../core/meta/attributes.ts";
+import { shardOf } from "../../../core/meta/layout.ts";
+import { type ClusterMap, rank, rootInode, serverState, volumeState } from "../../../core/placement/map.ts";
+import { MapHolder } from "../../../core/placement/map_holder.ts";
+import { Caller } from "../../../core/protocol/caller.ts";
+import * as m from "../../../core/protocol/messages.ts";
+import { StoreServer } from "../../../core/server/server.ts";
+import { Store } from "../../../core/store/store.ts";
+import type { Task } from "../../../core/task.ts";
+import { Media } from "../../sim/media.ts";
+import { Random } from "../../sim/random.ts";
+import { type Node, World } from "../../sim/world.ts";
+
+const clusterId = "test";
+/** Shards of the cluster. */
+export const shards = 16;
+/** UTF-8. */
+export const bytes = (text: string) => new TextEncoder().encode(text);
+
+interface Server {
+  node: Node;
+  media: Media;
+  server: StoreServer;
+}
+
+/** A cluster of three servers and one client, all calm. */
+export class Cluster {
+  readonly world = new World(7);
+  readonly map: ClusterMap;
+  readonly servers: Server[] = [];
+  readonly caller: Caller;
+  readonly client: Node;
+  readonly root: number;
+
+  constructor(sizeBytes = 2 ** 30) {
+    const entries = [1, 2, 3].map((id) => ({
+      id,
+      address: `10.0.0.${id}:1`,
+      stores: 1,
+      weight: 100,
+      state: serverState.up,
+    }));
+    this.map = {
+      epoch: 1,
+      clusterId,
+      shards,
+      replicas: 1,
+      servers: entries,
+      owners: Array.from({ length: shards }, (_, shard) => rank(shard, entries).slice(0, 1)),
+      volumes: [{ id: 1, name: "v", sizeBytes, state: volumeState.live, readOnly: false }],
+      sessionHorizon: 13,
+      sessions: [10, 11, 12, 13],
+    };
+    this.root = rootInode(1, shards);
+    for (const { id } of entries) this.servers.push(this.#start(id));
+    this.client = this.world.node("client");
+    this.caller = new Caller({
+      runtime: this.client,
+      network: this.client,
+      maps: new MapHolder(this.map),
+      secret: bytes("secret"),
+      kind: m.peerKind.client,
+      session: 10,
+    });
+  }
+
+  #start(id: number): Server {
+    const node = this.world.node(`server ${id}`);
+    const media = new Media(node, new Random(id), { blocksMax: 65536 });
+    const identity = { clusterId, serverId: id, storeIndex: 0, storeCount: 1 };
+    assertEquals(Store.format(media.image, identity), null);
+    return { node, media, server: this.#serve(id, node, media) };
+  }
+
+  #serve(id: number, node: Node, media: Media): StoreServer {
+    const identity = { clusterId, serverId: id, storeIndex: 0, storeCount: 1 };
+    const parts = { image: media.image, log: media.log, container: media.container, runtime: node };
+    let server: StoreServer | null = null;
+    node.spawn(Store.open(parts, identity)).listen((store) => {
+      if (!(store instanceof Store)) throw new Error(store.error);
+      server = new StoreServer({
+        runtime: node,
+        network: node,
+        store,
+        maps: new MapHolder(this.map),
+        clusterId,
+        serverId: id,
+        storeIndex: 0,
+        session: 10 + id,
+        secret: bytes("secret"),
+        incarnation: this.world.nowMs + id,
+        rootOwner: { uid: 0, gid: 0 },
+      });
+      this.world.listen(node, id, 0, (link) => server!.accept(link));
+      node.onTurnEnd = () => void server!.endOfTurn();
+      server.start();
+    });
+    this.world.run(() => server !== null, 10_000, "the start of a server");
+    return server!;
+  }
+
+  /** Kills a server and starts it again on what it had written. */
+  restart(index: number): void {
+    const one = this.servers[index];
+    one.node.crash();
+    one.media.crash("kill");
+    one.media.attach(one.node);
+    one.server = this.#serve(index + 1, one.node, one.media);
+  }
+
+  run<T>(task: Task<T>): T {
+    let value: T | undefined, done = false;
+    this.client.post(() => {
+      this.client.scheduler.spawn(task).listen((v) => {
+        value = v;
+        done = true;
+      });
+    });
+    this.world.run(() => done, 120_000, "the task");
+    return value!;
+  }
+
+  /** Calls one message and returns status and body. */
+  // deno-lint-ignore no-explicit-any
+  call(message: m.Message, inode: number, body: any, data?: Uint8Array): any {
+    const reply = this.run(this.caller.call(message, { shard: shardOf(inode) }, body, { data }));
+    return { status: reply.status, ...(reply.body as object), data: reply.data };
+  }
+
+  create(dir: number, name: string, mode = S.IFREG | 0o644) {
+    const body = {
+      dir,
+      name: bytes(name),
+      mode,
+      uid: 1,
+      gid: 2,
+      rdev: 0,
+      target: bytes(""),
+      exclusive: true,
+      openId: 0,
+      truncate: false,
+    };
+    return this.call(m.CREATE, dir, body);
+  }
+
+  mkdir(dir: number, name: string) {
+    return this.call(m.MKDIR, dir, { dir, name: bytes(name), mode: 0o755, uid: 0, gid: 0 });
+  }
+
+  lookup(dir: number, name: string) {
+    return this.call(m.LOOKUP, dir, { dir, name: bytes(name) });
+  }
+
+  rename(dir: number, name: string, newDir: number, newName: string, flags = 0) {
+    return this.call(m.RENAME, dir, { dir, name: bytes(name), newDir, newName: bytes(newName), flags }).status;
+  }
+
+  attributes(inode: number) {
+    return this.call(m.GETATTR, inode, { inode }).attributes;
+  }
+}
