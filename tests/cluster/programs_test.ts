@@ -23,10 +23,10 @@ const stressors = [
   ...["fcntl", "filename", "flock", "fpunch", "fsize", "fstat", "getdent", "hdd", "io", "iomix", "link", "locka"],
   ...["lockf", "lockofd", "mknod", "open", "rename", "symlink", "sync-file", "touch", "utime", "xattr"],
 ];
-/** The quick test runs these together. */
+/** The quick test runs these together: those that do not make thousands of names first. */
 const stressorsQuick = [
   ...["access", "chmod", "chown", "copy-file", "dentry", "dir", "fallocate", "fpunch", "fstat", "getdent", "hdd"],
-  ...["iomix", "link", "lockf", "rename", "symlink", "touch", "utime", "xattr"],
+  ...["iomix", "lockf", "rename", "touch", "utime", "xattr"],
 ];
 
 /** Numbers of the processes that contend, two a mount. */
