@@ -10,7 +10,7 @@
  * @module
  */
 
-import { isReading, type Observed, type Op, phasesOf, type State } from "./model.ts";
+import { anyNlink, isReading, type Observed, type Op, phasesOf, type State, type Success } from "./model.ts";
 
 /** Most configurations of one round: beyond it the round is not judged. */
 const configurationsMax = 300_000;
@@ -85,7 +85,7 @@ export class Checker {
   round(calls: readonly Call[]): void {
     const found = new Map<string, Possibility>();
     const search = new Search();
-    for (const call of calls) if (call.op.kind === "readdir") loosen(call, calls, this.possibilities);
+    for (const call of calls) loosen(call, calls, this.possibilities);
     for (const possibility of this.possibilities) search.explain(possibility, calls, found);
     this.configurations += search.configurations;
     if (found.size === 0) throw new Inexplicable(search.report(calls));
@@ -118,19 +118,26 @@ function worldKey(state: State, pending: readonly Pending[]): string {
   return pending.map((p) => `${p.call.serial}:${p.done}`).join(",") + "|" + state.key;
 }
 
-/** Tells a listing which names a rename was changing while it ran. */
-function loosen(listing: Call, calls: readonly Call[], possibilities: readonly Possibility[]): void {
-  if (listing.op.kind !== "readdir") return;
-  const { dir } = listing.op, names = new Set<string>();
+/**
+ * What a rename between shards shows half done: a listing may have either of its names, and a directory that gives or
+ * takes a directory counts its links a moment apart from the names.
+ */
+function loosen(call: Call, calls: readonly Call[], possibilities: readonly Possibility[]): void {
+  const seen = call.observed !== null && typeof call.observed !== "number" ? call.observed.seen : undefined;
+  const dir = call.op.kind === "readdir" ? call.op.dir : seen?.inode;
+  if (dir === undefined) return;
+  const names = new Set<string>();
   const visit = ({ op, observed, invokedMs, returnedMs }: Call) => {
     if (op.kind !== "rename" || typeof observed === "number") return;
-    if (invokedMs > listing.returnedMs || returnedMs < listing.invokedMs) return;
+    if (invokedMs > call.returnedMs || returnedMs < call.invokedMs) return;
     if (op.dir === dir) names.add(op.name);
     if (op.newDir === dir) names.add(op.newName);
   };
   calls.forEach(visit);
-  for (const { pending } of possibilities) for (const { call } of pending) visit(call);
-  if (names.size > 0) listing.op = { ...listing.op, loose: [...names] };
+  for (const { pending } of possibilities) for (const one of pending) visit(one.call);
+  if (names.size === 0) return;
+  if (call.op.kind === "readdir") call.op = { ...call.op, loose: [...names] };
+  else call.observed = { ...call.observed as Success, seen: { ...seen!, nlink: anyNlink } };
 }
 
 /** Where a search is: which phases are done, and the state they led to. */

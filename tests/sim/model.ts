@@ -48,6 +48,9 @@ export type Op =
   | { kind: "removexattr"; inode: number; name: string }
   | { kind: "fsync"; inode: number };
 
+/** `nlink` that was seen while it was changing: any will do. */
+export const anyNlink = -1;
+
 /** What a client saw of an inode. */
 export interface Seen {
   inode: number;
@@ -282,7 +285,8 @@ export class State {
   #sees(id: number, seen: Seen | undefined): boolean {
     const inode = this.inodes.get(id);
     if (inode === undefined || seen === undefined) return false;
-    if (seen.inode !== id || seen.mode !== inode.mode || seen.nlink !== inode.nlink) return false;
+    if (seen.inode !== id || seen.mode !== inode.mode) return false;
+    if (seen.nlink !== inode.nlink && seen.nlink !== anyNlink) return false;
     return isDir(inode) || seen.size === inode.size;
   }
 

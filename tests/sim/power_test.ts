@@ -11,7 +11,7 @@ import { simulatePower } from "./power.ts";
 import { SimulationError } from "./world.ts";
 
 const full = Deno.env.get("SEALFS_TEST_FULL") === "1";
-const seeds = full ? 2000 : 60;
+const seeds = full ? 2000 : 40;
 
 Deno.test(`simulatePower() finds what was synced after every cut in ${seeds} seeds`, () => {
   let checked = 0;
