@@ -13,7 +13,7 @@
 
 import { E } from "../errno.ts";
 import { type Answer, answerErrno, Engine, type Request, sessionKey } from "../meta/engine.ts";
-import { intentKind } from "../meta/intent.ts";
+import { type Intent, intentKind } from "../meta/intent.ts";
 import { after, Key, keyNumber, kind, localShard, replyKey, replyRecord, shardOf } from "../meta/layout.ts";
 import { linkStory, unlinkStory } from "../meta/ops/unlink.ts";
 import { makeDirectoryStory } from "../meta/ops/mkdir.ts";
@@ -49,6 +49,8 @@ import { sweepVolume } from "./sweep.ts";
 export const requestsMax = 16384;
 /** Links a store has open at most; more are closed at once. */
 export const linksMax = 16384;
+/** A link on which nobody has proved who it is after this time is closed. */
+export const handshakeMsMax = 10_000;
 /** Reply records removed in one record when their session is dead. */
 const repliesPerRecord = 1024;
 
@@ -159,8 +161,7 @@ export class StoreServer {
     this.#mapChanged();
     this.#runtime.scheduler.spawn(this.engine.store.maintain());
     this.#runtime.scheduler.spawn(this.engine.intents.tidy());
-    // Resumed intents take their locks in their first step, which comes before this task's.
-    this.#runtime.scheduler.spawn(this.#serve());
+    this.#serveSoon();
   }
 
   /** Requests that are being executed. */
@@ -179,6 +180,7 @@ export class StoreServer {
     this.counters.links++;
     link.onFrame = (bytes) => this.#received(connection, bytes);
     link.onClose = () => this.#closed(connection);
+    this.#runtime.scheduler.spawn(this.#expectHandshake(connection));
   }
 
   /** The turn is over: writes its records to the log, then sends its answers. errno; not 0: nothing was sent. */
@@ -205,8 +207,15 @@ export class StoreServer {
     this.caller.close();
   }
 
+  /** Nothing is served before resumed intents have their locks: they take them in their first step, which comes before. */
+  #serveSoon(): void {
+    this.#serving = false;
+    this.#runtime.scheduler.spawn(this.#serve());
+  }
+
   *#serve(): Task<void> {
     yield* this.engine.logged();
+    if (this.#failed) return;
     this.#serving = true;
     this.engine.reaper.kick();
   }
@@ -248,14 +257,17 @@ export class StoreServer {
 
   #mapChanged(): void {
     const map = this.#parts.maps.current, { engine } = this;
+    let taken = false;
     for (const shard of engine.ownShards()) {
       if (this.#loaded.has(shard)) continue;
       this.#loaded.add(shard);
+      taken = true;
       engine.store.openShard(shard);
-      engine.intents.load(shard, (intent, run) => this.#resume(intent.origin, run));
+      engine.intents.load(shard, (intent, run) => this.#resume(intent, run));
       engine.reaper.load(shard);
       for (const session of this.#answeredSessions(shard)) this.#answeredBefore.add(session);
     }
+    if (taken && this.#serving) this.#serveSoon();
     const remembered = [...engine.opens.awaited, ...this.#rememberedSessions(), ...this.#answeredBefore];
     const known = new Set([...remembered, ...this.#slots.sessions()]);
     for (const session of known) if (sessionIsDead(map, session)) this.#sessionDied(session);
@@ -267,6 +279,12 @@ export class StoreServer {
     for (const volume of this.swept) if (!map.volumes.some((v) => v.id === volume)) this.swept.delete(volume);
   }
 
+  /** Who does not say in time who it is makes room for others. */
+  *#expectHandshake(connection: Connection): Task<void> {
+    yield* wait(this.#runtime.sleep(handshakeMsMax));
+    if (connection.handshake.peer === null) this.#close(connection);
+  }
+
   *#sweep(volume: number): Task<void> {
     yield* sweepVolume(this.engine, volume);
     yield* this.engine.logged();
@@ -275,22 +293,23 @@ export class StoreServer {
   }
 
   /** An intent found at start goes on; a retry of its request waits for the same answer. */
-  #resume(origin: { session: number; slot: number; sequence: number }, run: Task<Answer>): void {
+  #resume(intent: Intent, run: Task<Answer>): void {
+    const { origin } = intent;
     if (origin.slot !== noSlot) {
       const nobody = { connection: { open: false } as Connection, id: 0 };
       this.#slots.begin(origin.session, origin.slot, origin.sequence, nobody);
     }
     this.#active++;
-    this.#runtime.scheduler.spawn(this.#finishResumed(origin, run));
+    this.#runtime.scheduler.spawn(this.#finishResumed(intent, run));
   }
 
-  *#finishResumed(origin: { session: number; slot: number; sequence: number }, run: Task<Answer>): Task<void> {
-    const answer = yield* run;
+  *#finishResumed({ origin, type }: Intent, run: Task<Answer>): Task<void> {
+    const answer = yield* run, message = messageOf(type)!;
     this.#active--;
     // EBUSY: nothing was done. Those who wait are told to ask again, which executes the request anew.
     const told = answer.status === E.BUSY ? answerErrno(status.retry) : answer;
     for (const asker of this.#slots.end(origin.session, origin.slot, origin.sequence, unrecorded(told))) {
-      this.#outbox.push({ asker, message: messageOf(HELLO.type)!, answer: told, flags: frameFlags.reply });
+      this.#outbox.push({ asker, message, answer: told, flags: frameFlags.reply });
     }
   }
 
@@ -411,7 +430,9 @@ export class StoreServer {
     const value = this.engine.store.get(replyKey(head.shard, head.session, head.slot));
     if (value === undefined) return null;
     const record = decode(replyRecord, value);
-    if (record.sequence !== head.sequence) return null;
+    // Higher: the slot has moved on (or was fenced) before this store was started; the request must not take effect now.
+    if (record.sequence > head.sequence) return answerErrno(status.oldSequence);
+    if (record.sequence < head.sequence) return null;
     this.counters.duplicates++;
     if (record.type !== message.type) return answerErrno(status.malformed);
     return { status: record.status, encoded: record.body };
