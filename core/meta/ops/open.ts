@@ -4,15 +4,16 @@
  * @module
  */
 
-import { failed } from "../../errno.ts";
+import { E, failed } from "../../errno.ts";
 import { inodeKey, kind, shardOf } from "../layout.ts";
 import { type Answer, answerErrno, type Engine, type Request } from "../engine.ts";
 
-/** OPEN. ESTALE. */
+/** OPEN. ESTALE, also for a file without names that nobody has open: it is being ended. */
 export function open(engine: Engine, request: Request): Answer {
   const { inode, openId } = request.body;
   const found = engine.inode(inode);
   if (failed(found)) return answerErrno(found);
+  if (found.nlink === 0 && !engine.opens.mayBeOpen(inode)) return answerErrno(E.STALE);
   engine.opens.open(request.head.session, inode, openId);
   return { status: 0, body: { attributes: found } };
 }

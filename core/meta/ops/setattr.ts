@@ -11,7 +11,7 @@
 import { blocksOf, chunkBytesMax, granuleBytes } from "../../data/chunk_record.ts";
 import { E, failed, type Result } from "../../errno.ts";
 import { decode, encode, struct, u53 } from "../../protocol/codec.ts";
-import { messageOf, setattrValid as valid } from "../../protocol/messages.ts";
+import { CREATE, messageOf, setattrValid as valid } from "../../protocol/messages.ts";
 import { type Task, wait } from "../../task.ts";
 import { type Attributes, inodeFlags, isDirectory, isRegular, S } from "../attributes.ts";
 import { type Answer, answerErrno, type Engine, type Request } from "../engine.ts";
@@ -189,7 +189,7 @@ export function nearBlocks(engine: Engine, plan: Plan, inode: number): number {
 export function* truncateStory(
   engine: Engine,
   intent: Intent,
-  body: (file: Attributes) => unknown = (file) => defaultBody(intent, file),
+  body: (file: Attributes) => unknown = (file) => resumedBody(engine, intent, file),
 ): Task<Answer> {
   const { inode, size } = decode(truncateState, intent.state), lock = String(inode);
   engine.inodes.tryAcquire(lock, intent.owner);
@@ -198,12 +198,12 @@ export function* truncateStory(
   return answer;
 }
 
-/** The reply of a resumed intent, by the message that began it. */
-function defaultBody(intent: Intent, file: Attributes): unknown {
-  if (messageOf(intent.type)?.name === "CREATE") {
-    return { created: false, inode: file.inode, type: file.mode >>> 12, attributes: file };
-  }
-  return { attributes: file };
+/** The reply of a resumed intent, by the message that began it. A CREATE opened the file, in memory only: it does again. */
+function resumedBody(engine: Engine, intent: Intent, file: Attributes): unknown {
+  if (intent.type !== CREATE.type) return { attributes: file };
+  const { openId } = decode(CREATE.request, intent.request);
+  if (openId !== 0) engine.opens.open(intent.origin.session, file.inode, openId);
+  return { created: false, inode: file.inode, type: file.mode >>> 12, attributes: file };
 }
 
 function* driveTruncate(
