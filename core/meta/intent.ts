@@ -424,15 +424,22 @@ export class Intents {
   #forgetBelow(shard: number, driver: number, lowest: number): void {
     const pair = pairOf(shard, driver), plan = new Plan();
     const from = stepKey(shard, driver, 0, 0), to = stepKey(shard, driver + 1, 0, 0);
+    const freed: { holds: { dir: number; name: Uint8Array }; owner: string }[] = [];
     let left = 0;
-    this.engine.store.scan(from, to, (key) => {
-      if (keyNumber(key, 5, 7) < lowest) plan.remove(key.slice());
-      else left++;
+    this.engine.store.scan(from, to, (key, value) => {
+      const n = keyNumber(key, 5, 7);
+      if (n < lowest) {
+        plan.remove(key.slice());
+        const { holds } = decode(stepRecord, value);
+        if (holds !== null) freed.push({ holds, owner: lockOwner(driver, n) });
+      } else left++;
       return plan.changes.length < forgetMax;
     });
     this.#lowest.set(pair, Math.max(lowest, this.#lowest.get(pair) ?? 0));
     if (left === 0 && plan.changes.length < forgetMax) this.#applied.delete(pair);
     this.engine.commit(shard, plan);
+    // An intent that its driver lost with its power frees nothing any more.
+    for (const { holds, owner } of freed) this.engine.names.release(heldName(holds), owner, holds.dir);
   }
 
   #activate(intent: Intent): Intent {

@@ -68,6 +68,8 @@ export function applyAction(
 }
 
 function makeDirectory(engine: Engine, step: StepContext, body: ActionBody<"makeDirectory">): StepResult {
+  // Credit of a volume that is being deleted never comes.
+  if (!engine.volumeLives(body.volume)) return E.STALE;
   const credit = engine.credit.check(body.volume, 0, 1);
   if (credit !== 0) return credit;
   const inode = engine.store.newInode(step.shard);
