@@ -15,6 +15,8 @@ import { Plan } from "../plan.ts";
 export const xattrFlags = { create: 1, replace: 2 } as const;
 /** Most bytes of names an inode can list (XATTR_LIST_MAX). */
 const listBytesMax = 65536;
+/** Most bytes of names and values of one inode: its end removes them in one record, which keeps the old values. */
+const totalBytesMax = 1024 * 1024;
 
 function xattrKey(inode: number, name: Uint8Array): Uint8Array {
   return new Key(shardOf(inode), kind.xattr, 10 + name.length).u56(inode).raw(name).done();
@@ -36,13 +38,14 @@ export function setxattr(engine: Engine, request: Request): Answer {
   if (failed(found)) return answerErrno(found);
   const errno = value.length > xattrBytesMax ? E.RANGE : xattrNameErrno(name);
   if (errno !== 0) return answerErrno(errno);
-  const key = xattrKey(inode, name), old = engine.store.get(key);
+  const key = xattrKey(inode, name), old = engine.store.get(key), growth = value.length - (old?.length ?? -name.length);
   if (old !== undefined && flags === xattrFlags.create) return answerErrno(E.EXIST);
   if (old === undefined && flags === xattrFlags.replace) return answerErrno(E.NODATA);
   if (!engine.store.canGrow()) return answerErrno(E.NOSPC);
   if (old === undefined && listNames(engine, inode).length + name.length + 1 > listBytesMax) {
     return answerErrno(E.NOSPC);
   }
+  if (growth > 0 && totalBytes(engine, inode) + growth > totalBytesMax) return answerErrno(E.NOSPC);
   const plan = new Plan();
   plan.put(key, value);
   found.ctime = engine.stamp(found);
@@ -63,6 +66,16 @@ function listNames(engine: Engine, inode: number): Uint8Array {
     return true;
   });
   return Uint8Array.from(names);
+}
+
+function totalBytes(engine: Engine, inode: number): number {
+  const prefix = inodeKey(shardOf(inode), kind.xattr, inode);
+  let bytes = 0;
+  engine.store.scan(prefix, after(prefix), (key, value) => {
+    bytes += key.length - prefix.length + value.length;
+    return true;
+  });
+  return bytes;
 }
 
 /** REMOVEXATTR. ENODATA, ERANGE. */

@@ -13,7 +13,7 @@ import { Caller } from "../../../core/protocol/caller.ts";
 import * as m from "../../../core/protocol/messages.ts";
 import { StoreServer } from "../../../core/server/server.ts";
 import { Store } from "../../../core/store/store.ts";
-import type { Task } from "../../../core/task.ts";
+import { Future, type Task } from "../../../core/task.ts";
 import { Media } from "../../sim/media.ts";
 import { Random } from "../../sim/random.ts";
 import { type Node, World } from "../../sim/world.ts";
@@ -33,7 +33,8 @@ interface Server {
 /** A cluster of three servers and one client, all calm. */
 export class Cluster {
   readonly world = new World(7);
-  readonly map: ClusterMap;
+  map: ClusterMap;
+  readonly #maps: { node: Node; holder: MapHolder }[] = [];
   readonly servers: Server[] = [];
   readonly caller: Caller;
   readonly client: Node;
@@ -61,15 +62,35 @@ export class Cluster {
     this.root = rootInode(1, shards);
     for (const { id } of entries) this.servers.push(this.#start(id));
     this.client = this.world.node("client");
-    this.caller = new Caller({
+    this.caller = this.newCaller();
+  }
+
+  /** Another caller of the client's session, which counts its requests from 1. */
+  newCaller(): Caller {
+    return new Caller({
       runtime: this.client,
       network: this.client,
-      maps: new MapHolder(this.map),
+      maps: this.#holder(this.client),
       secret: bytes("secret"),
       kind: m.peerKind.client,
       session: 10,
     });
   }
+
+  /** Gives everybody a new map. */
+  update(map: ClusterMap): void {
+    this.map = map;
+    for (const { node, holder } of this.#maps) node.post(() => void holder.update(map));
+    this.world.pass(10);
+  }
+
+  #holder(node: Node): MapHolder {
+    const holder = new MapHolder(this.map);
+    this.#maps.push({ node, holder });
+    return holder;
+  }
+
+  #starts = 0;
 
   #start(id: number): Server {
     const node = this.world.node(`server ${id}`);
@@ -89,11 +110,12 @@ export class Cluster {
         runtime: node,
         network: node,
         store,
-        maps: new MapHolder(this.map),
+        maps: this.#holder(node),
         clusterId,
         serverId: id,
         storeIndex: 0,
-        session: 10 + id,
+        // Above the horizon: known to be alive.
+        session: 1000 + ++this.#starts,
         secret: bytes("secret"),
         incarnation: this.world.nowMs + id,
         rootOwner: { uid: 0, gid: 0 },
@@ -108,23 +130,44 @@ export class Cluster {
 
   /** Kills a server and starts it again on what it had written. */
   restart(index: number): void {
+    this.kill(index);
+    this.start(index);
+  }
+
+  /** Kills a server. */
+  kill(index: number): void {
+    const { node, media } = this.servers[index];
+    node.crash();
+    media.crash("kill");
+  }
+
+  /** Starts a server that was killed. */
+  start(index: number): void {
     const one = this.servers[index];
-    one.node.crash();
-    one.media.crash("kill");
     one.media.attach(one.node);
     one.server = this.#serve(index + 1, one.node, one.media);
   }
 
   run<T>(task: Task<T>): T {
-    let value: T | undefined, done = false;
-    this.client.post(() => {
-      this.client.scheduler.spawn(task).listen((v) => {
-        value = v;
-        done = true;
-      });
-    });
-    this.world.run(() => done, 120_000, "the task");
-    return value!;
+    return this.end(this.begin(task));
+  }
+
+  /** Starts a task of the client. */
+  begin<T>(task: Task<T>): Future<T> {
+    const ended = new Future<T>();
+    this.client.post(() => this.client.scheduler.spawn(task).listen((value) => ended.resolve(value)));
+    return ended;
+  }
+
+  /** Lets the world go on until a task has ended. */
+  end<T>(ended: Future<T>): T {
+    this.world.run(() => ended.settled, 120_000, "the task");
+    return ended.value;
+  }
+
+  /** The server whose shard an inode is in, from 0. */
+  ownerOf(inode: number): number {
+    return this.map.owners[shardOf(inode)][0] - 1;
   }
 
   /** Calls one message and returns status and body. */
