@@ -15,8 +15,6 @@ import { chunkKey, inodeKey, keyNumber, kind } from "../layout.ts";
 
 /** `offset` in SEEK_CHUNK's answer when the chunk has no such place. */
 export const noOffset = 0xffffffff;
-/** How often a read that meets truncations starts over. */
-const attemptsMax = 16;
 
 /** READ. EISDIR is the client's; EINVAL for what is no regular file. */
 export function read(engine: Engine, request: Request): Answer | Task<Answer> {
@@ -42,19 +40,17 @@ export function read(engine: Engine, request: Request): Answer | Task<Answer> {
 /** A truncation that overtakes the read makes it start over: nobody sees zeros that were never in the file. */
 function* readChunkZero(engine: Engine, request: Request, file: Attributes, count: number): Task<Answer> {
   const { inode, offset } = request.body, shard = request.head.shard;
-  for (let attempt = 0;; attempt++) {
-    const buffer = engine.store.container.allocate(count), into = buffer.subarray(0, count);
-    const errno = yield* engine.chunks.read({ shard, inode, chunk: 0, offset, length: count }, into);
-    const now = errno === 0 ? engine.inode(inode) : errno;
-    if (!failed(now) && (now.size >= offset + count || attempt >= attemptsMax)) {
-      const sent = () => engine.store.container.release(buffer);
-      return { status: 0, body: { size: file.size, version: file.version }, data: into, sent };
-    }
-    engine.store.container.release(buffer);
-    if (failed(now)) return answerErrno(now);
-    const again = read(engine, request);
-    return "status" in again ? again : yield* again;
+  const buffer = engine.store.container.allocate(count), into = buffer.subarray(0, count);
+  const errno = yield* engine.chunks.read({ shard, inode, chunk: 0, offset, length: count }, into);
+  const now = errno === 0 ? engine.inode(inode) : errno;
+  if (!failed(now) && now.size >= offset + count) {
+    const sent = () => engine.store.container.release(buffer);
+    return { status: 0, body: { size: file.size, version: file.version }, data: into, sent };
   }
+  engine.store.container.release(buffer);
+  if (failed(now)) return answerErrno(now);
+  const again = read(engine, request);
+  return "status" in again ? again : yield* again;
 }
 
 /** READ_CHUNK: `length` bytes, or none when the chunk does not exist (zeros). */
