@@ -3,7 +3,7 @@
  * > 0 are read and written on their own shards, many at a time, straight from and into the program's buffer.
  *
  * Two rules keep a reader from seeing zeros that no program wrote: a writer publishes the size after the data is there,
- * and a reader that finds a chunk short of the size reads it again after it has seen that size.
+ * and a reader that finds a chunk short of the size, or asked for it before it knew of that size, reads it again.
  *
  * @module
  */
@@ -67,6 +67,8 @@ export function* read(
   if (near === length) return yield* readNear(volume, inode, offset, into.subarray(0, length));
   const far = pieces(offset + near, length - near).map((piece) => ({ ...piece, at: piece.at + near }));
   let nearCount = 0, size = 0;
+  // Chunks asked for now hold all that a file of this size has: what a size seen later adds may have come after.
+  const sizeBefore = volume.sizeSeen(inode);
   const lengths = yield* inParallel(volume.session.runtime.scheduler, far.length + 1, parallelMax, function* (i) {
     if (i > 0) return yield* readPiece(volume, inode, far[i - 1], into);
     const body = { inode, offset: near > 0 ? offset : 0, length: near };
@@ -78,7 +80,9 @@ export function* read(
   if (bad !== undefined) return -bad;
   const count = Math.max(0, Math.min(size - offset, length));
   into.fill(0, Math.min(nearCount, count), Math.min(near, count));
-  const errno = yield* completePieces(volume, inode, far, lengths.slice(1), into.subarray(0, count));
+  volume.noteSize(inode, size);
+  const sure = lengths.slice(1).map((read, i) => Math.min(read, Math.max(0, sizeBefore - offset - far[i].at)));
+  const errno = yield* completePieces(volume, inode, far, sure, into.subarray(0, count));
   return errno === 0 ? { count } : errno;
 }
 
@@ -99,7 +103,7 @@ function* readPiece(volume: Volume, inode: number, piece: Piece, into: Uint8Arra
   return reply.status === 0 ? reply.dataLength : -errnoOf(reply.status);
 }
 
-/** Reads again what was short of the size, and zeroes what still is: a hole. errno. */
+/** Reads again what was not sure to reach the size, and zeroes what still does not: a hole. `lengths`: sure bytes. errno. */
 function* completePieces(
   volume: Volume,
   inode: number,

@@ -41,6 +41,7 @@ export class Volume {
   readonly root: number;
   #readOnly: boolean;
   #hints = new Map<number, WriteHint>();
+  #sizes = new Map<number, number>();
 
   constructor(session: ClientSession, id: number, readOnly: boolean) {
     this.session = session;
@@ -96,7 +97,20 @@ export class Volume {
     this.#hints.delete(inode);
     this.#hints.set(inode, { gen, volume, far: (flags & inodeFlags.far) !== 0 });
     if (this.#hints.size > hintsMax) this.forget(this.#hints.keys().next().value!);
+    this.noteSize(inode, attributes.size);
     return attributes;
+  }
+
+  /** The size that an answer gave last; 0 when none did. */
+  sizeSeen(inode: number): number {
+    return this.#sizes.get(inode) ?? 0;
+  }
+
+  /** An answer has given a file's size. */
+  noteSize(inode: number, size: number): void {
+    this.#sizes.delete(inode);
+    this.#sizes.set(inode, size);
+    if (this.#sizes.size > hintsMax) this.#sizes.delete(this.#sizes.keys().next().value!);
   }
 
   /** What is remembered of an inode, else what its shard says. */

@@ -152,10 +152,15 @@ export class Cluster {
     return this.end(this.begin(task));
   }
 
-  /** Starts a task of the client. */
-  begin<T>(task: Task<T>): Future<T> {
+  /** Runs a task of another client's node. */
+  runOn<T>(node: Node, task: Task<T>): T {
+    return this.end(this.begin(task, node));
+  }
+
+  /** Starts a task of the client, or of another node. */
+  begin<T>(task: Task<T>, node = this.client): Future<T> {
     const ended = new Future<T>();
-    this.client.post(() => this.client.scheduler.spawn(task).listen((value) => ended.resolve(value)));
+    node.post(() => node.scheduler.spawn(task).listen((value) => ended.resolve(value)));
     return ended;
   }
 
