@@ -173,7 +173,9 @@ function* writeStep(volume: Volume, step: Step): Task<number> {
 function* writeNear(volume: Volume, step: Step, near: number): Task<number> {
   const { inode, offset, killSetId } = step;
   const reply = yield* volume.reply(WRITE, inode, { inode, offset, killSetId }, { data: step.data.subarray(0, near) });
-  return reply.status === 0 ? 0 : errnoOf(reply.status);
+  if (reply.status !== 0) return errnoOf(reply.status);
+  volume.noteSize(inode, reply.body!.size);
+  return 0;
 }
 
 function* writeWithHint(volume: Volume, step: Step, near: number, hint: WriteHint): Task<number> {
@@ -193,6 +195,7 @@ function* writeWithHint(volume: Volume, step: Step, near: number, hint: WriteHin
   const size = far.status === 0 ? offset + data.length : 0;
   if (far.servers.length === 0) return far.status;
   const published = yield* volume.reply(PUBLISH, inode, { ...publish, size });
+  if (published.status === 0) volume.noteSize(inode, published.body!.size);
   return far.status === 0 ? published.status : far.status;
 }
 
@@ -243,6 +246,7 @@ export function* append(
     const piece = data.subarray(at, at + dataBytesMax);
     const reply = yield* volume.ask(APPEND, inode, { inode, killSetId: options.killSetId }, { data: piece });
     if (failed(reply)) return reply;
+    volume.noteSize(inode, reply.size);
     if (first < 0) first = reply.offset;
   }
   return { offset: first };
