@@ -193,7 +193,8 @@ function* writeWithHint(volume: Volume, step: Step, near: number, hint: WriteHin
   publish.servers = far.servers;
   // After a failure the size stays, but what was written counts: for the space used, and for the next fsync.
   const size = far.status === 0 ? offset + data.length : 0;
-  if (far.servers.length === 0) return far.status;
+  // A truncation is under way, or over: a publication is answered when it is over, so that the next try fares better.
+  if (far.servers.length === 0 && far.status !== status.staleGen) return far.status;
   const published = yield* volume.reply(PUBLISH, inode, { ...publish, size });
   if (published.status === 0) volume.noteSize(inode, published.body!.size);
   return far.status === 0 ? published.status : far.status;
