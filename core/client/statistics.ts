@@ -5,7 +5,7 @@
  */
 
 import { E, type Result } from "../errno.ts";
-import { serverState } from "../placement/map.ts";
+import { inodeBudget, serverState } from "../placement/map.ts";
 import { STATFS } from "../protocol/messages.ts";
 import type { Task } from "../task.ts";
 import type { Totals } from "./filesystem.ts";
@@ -14,8 +14,6 @@ import { parallelMax, type Volume } from "./volume.ts";
 
 /** A store that does not answer within this time makes the figure unknown. */
 const answerMs = 10_000;
-/** Space that the smallest file takes, for the number of files that could still be made. */
-const bytesPerInode = 512;
 
 /**
  * Budget and use of the volume. What is available is the smaller of what the budget leaves and what the servers have
@@ -47,6 +45,6 @@ export function* statistics(volume: Volume): Task<Result<Totals>> {
     usedBytes,
     availableBytes,
     inodes,
-    inodesFree: Math.floor(availableBytes / bytesPerInode),
+    inodesFree: Math.max(0, inodeBudget(budget) - inodes),
   };
 }

@@ -12,6 +12,7 @@ import { E } from "../errno.ts";
 import { decode, encode } from "../protocol/codec.ts";
 import { CREDIT, CREDIT_RECALL } from "../protocol/messages.ts";
 import { rootShard } from "../placement/hash.ts";
+import { inodeBudget } from "../placement/map.ts";
 import { type Task, wait } from "../task.ts";
 import type { Future } from "../task.ts";
 import { type Answer, answerErrno, type Engine, type Request } from "./engine.ts";
@@ -24,11 +25,10 @@ const stepBytesMax = 256 * 1024 * 1024, stepInodesMax = 65536;
 const stepShare = 8;
 /** After a refusal the volume counts as full for this long before the root is asked again. */
 const refusedMs = 50;
+/** How often credit is asked for when recalls overtake the answers. */
+const drawsMax = 16;
 /** A store that does not answer a recall in this time keeps what it has. */
 const recallTimeoutMs = 2000;
-/** Inodes a volume may have: one for each so many bytes of its size. */
-const bytesPerInode = 1024;
-const inodesMin = 1024;
 
 interface Account {
   bytes: number;
@@ -38,11 +38,8 @@ interface Account {
   reservedInodes: number;
   refusedAtMs: number;
   asking: Future<number> | null;
-}
-
-/** Most inodes of a volume of a size. */
-export function inodeBudget(sizeBytes: number): number {
-  return Math.max(inodesMin, Math.floor(sizeBytes / bytesPerInode));
+  /** Counts what was called back. */
+  recalls: number;
 }
 
 /** The credit of a store with all volumes. */
@@ -87,6 +84,7 @@ export class Credit {
     const account = this.#account(volume), used = this.engine.store.usage(volume);
     account.bytes = used.bytes + account.reservedBytes;
     account.inodes = used.inodes + account.reservedInodes;
+    account.recalls++;
     return { bytes: account.bytes, inodes: account.inodes };
   }
 
@@ -104,7 +102,15 @@ export class Credit {
   #account(volume: number): Account {
     let account = this.#accounts.get(volume);
     if (account === undefined) {
-      account = { bytes: 0, inodes: 0, reservedBytes: 0, reservedInodes: 0, refusedAtMs: -Infinity, asking: null };
+      account = {
+        bytes: 0,
+        inodes: 0,
+        reservedBytes: 0,
+        reservedInodes: 0,
+        refusedAtMs: -Infinity,
+        asking: null,
+        recalls: 0,
+      };
       this.#accounts.set(volume, account);
     }
     return account;
@@ -116,6 +122,19 @@ export class Credit {
   }
 
   *#draw(volume: number, account: Account, bytes: number, inodes: number): Task<number> {
+    let errno: number = E.NOSPC;
+    for (let attempt = 0; attempt < drawsMax; attempt++) {
+      const { recalls } = account;
+      errno = yield* this.#drawOnce(volume, account, bytes, inodes);
+      // A recall that came meanwhile may have taken back what the answer gave: nobody can tell, so it is asked again.
+      if (account.recalls === recalls) break;
+      errno = E.NOSPC;
+    }
+    account.asking = null;
+    return errno;
+  }
+
+  *#drawOnce(volume: number, account: Account, bytes: number, inodes: number): Task<number> {
     const used = this.engine.store.usage(volume);
     const body = {
       volume,
@@ -126,9 +145,9 @@ export class Credit {
       wantBytes: bytes,
       wantInodes: inodes,
     };
+    const { recalls } = account;
     const reply = yield* this.engine.caller.call(CREDIT, { shard: rootShard(volume, this.engine.shards) }, body);
-    account.asking = null;
-    if (reply.status !== 0) return reply.status;
+    if (reply.status !== 0 || account.recalls !== recalls) return reply.status;
     const granted = reply.body as { bytes: number; inodes: number };
     account.bytes = granted.bytes;
     account.inodes = granted.inodes;

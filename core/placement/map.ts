@@ -76,6 +76,14 @@ export function rootInode(volumeId: number, shards: number): number {
   return inodeNumber(rootShard(volumeId, shards), rootSequence + volumeId);
 }
 
+/** Inodes a volume may have: one for each so many bytes of its size, but not fewer than some. */
+const bytesPerInode = 1024, inodesMin = 1024;
+
+/** Most inodes of a volume of a size. */
+export function inodeBudget(sizeBytes: number): number {
+  return Math.max(inodesMin, Math.floor(sizeBytes / bytesPerInode));
+}
+
 /** True when the session was given out and is not alive any more. */
 export function sessionIsDead(value: ClusterMap, session: number): boolean {
   return session <= value.sessionHorizon && !value.sessions.includes(session);
