@@ -34,7 +34,7 @@ import {
 import { status } from "../protocol/frame.ts";
 import { attributes, LOWEST, messageOf, STEP } from "../protocol/messages.ts";
 import { type Task, wait } from "../task.ts";
-import { type Answer, answerErrno, type Engine, type Request } from "./engine.ts";
+import { type Answer, answerErrno, type Engine, nameLock, type Request } from "./engine.ts";
 import { after, Key, keyNumber, kind } from "./layout.ts";
 import { Plan } from "./plan.ts";
 import { applyAction } from "./steps.ts";
@@ -452,9 +452,7 @@ export class Intents {
 
 /** Lock of a name that a step holds; an empty name is the volume's directory-move lock, at its root. */
 export function heldName(holds: { dir: number; name: Uint8Array }): string {
-  let text = holds.dir + "/";
-  for (let i = 0; i < holds.name.length; i++) text += String.fromCharCode(holds.name[i]);
-  return text;
+  return nameLock(holds.dir, holds.name);
 }
 
 /** What a step that found its name locked answers. */
