@@ -15,9 +15,15 @@ import { chunkKey, inodeKey, keyNumber, kind } from "../layout.ts";
 
 /** `offset` in SEEK_CHUNK's answer when the chunk has no such place. */
 export const noOffset = 0xffffffff;
+/** Times a read starts over because the file was changed under it. */
+const attemptsMax = 8;
 
 /** READ. EISDIR is the client's; EINVAL for what is no regular file. */
 export function read(engine: Engine, request: Request): Answer | Task<Answer> {
+  return readFrom(engine, request, 0);
+}
+
+function readFrom(engine: Engine, request: Request, attempt: number): Answer | Task<Answer> {
   const { inode, offset, length } = request.body;
   const file = engine.inode(inode);
   if (failed(file)) return answerErrno(file);
@@ -34,22 +40,29 @@ export function read(engine: Engine, request: Request): Answer | Task<Answer> {
   if (engine.store.get(chunkKey(request.head.shard, inode, 0)) === undefined) {
     return { status: 0, body, data: new Uint8Array(count) };
   }
-  return readChunkZero(engine, request, file, count);
+  return readChunkZero(engine, request, { file, count, attempt });
 }
 
-/** A truncation that overtakes the read makes it start over: nobody sees zeros that were never in the file. */
-function* readChunkZero(engine: Engine, request: Request, file: Attributes, count: number): Task<Answer> {
-  const { inode, offset } = request.body, shard = request.head.shard;
+/**
+ * Size and bytes are of one moment: a change that comes while the bytes are read makes the read start over. Under
+ * changes without end only a shrunken file does, so that nobody sees zeros that were never in it.
+ */
+function* readChunkZero(
+  engine: Engine,
+  request: Request,
+  at: { file: Attributes; count: number; attempt: number },
+): Task<Answer> {
+  const { inode, offset } = request.body, shard = request.head.shard, { file, count, attempt } = at;
   const buffer = engine.store.container.allocate(count), into = buffer.subarray(0, count);
   const errno = yield* engine.chunks.read({ shard, inode, chunk: 0, offset, length: count }, into);
   const now = errno === 0 ? engine.inode(inode) : errno;
-  if (!failed(now) && now.size >= offset + count) {
+  if (!failed(now) && now.size >= offset + count && (now.version === file.version || attempt >= attemptsMax)) {
     const sent = () => engine.store.container.release(buffer);
     return { status: 0, body: { size: file.size, version: file.version }, data: into, sent };
   }
   engine.store.container.release(buffer);
   if (failed(now)) return answerErrno(now);
-  const again = read(engine, request);
+  const again = readFrom(engine, request, attempt + 1);
   return "status" in again ? again : yield* again;
 }
 

@@ -89,7 +89,8 @@ function* resize(
     engine.inodes.release(lock, owner);
     return answerErrno(file);
   }
-  if (size < file.size && (file.flags & inodeFlags.far) !== 0 && file.size > chunkBytesMax) {
+  // Also below the first far chunk: a writer that died may have left data beyond the size, which must not come back.
+  if (size < file.size && (file.flags & inodeFlags.far) !== 0) {
     const intent = engine.intents.begin(request, intentKind.truncate);
     engine.inodes.release(lock, owner);
     engine.inodes.tryAcquire(lock, intent.owner);
