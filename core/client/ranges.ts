@@ -64,9 +64,7 @@ function* seekData(volume: Volume, file: Attributes, offset: number): Task<Resul
 
 function* nextData(volume: Volume, inode: number, offset: number): Task<Result<{ offset: number }>> {
   const { caller, maps, runtime } = volume.session;
-  const stores = maps.current.servers.flatMap((server) => {
-    return Array.from({ length: server.stores }, (_, store) => ({ server: server.id, store }));
-  });
+  const stores = maps.holders;
   const replies = yield* inParallel(runtime.scheduler, stores.length, parallelMax, (i) => {
     return caller.call(NEXT_DATA, stores[i], { inode, offset });
   });

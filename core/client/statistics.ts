@@ -22,11 +22,8 @@ const answerMs = 10_000;
  */
 export function* statistics(volume: Volume): Task<Result<Totals>> {
   const { maps, caller, runtime } = volume.session;
-  const stores: { server: number; store: number }[] = [];
-  for (const server of maps.current.servers) {
-    if (server.state === serverState.down) continue;
-    for (let store = 0; store < server.stores; store++) stores.push({ server: server.id, store });
-  }
+  // Space on a server that takes no data is no space.
+  const stores = maps.holders.filter(({ server }) => maps.server(server)!.state !== serverState.down);
   const replies = yield* inParallel(runtime.scheduler, stores.length, parallelMax, (i) => {
     return caller.call(STATFS, stores[i], { volume: volume.id }, { timeoutMs: answerMs });
   });

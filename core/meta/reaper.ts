@@ -126,18 +126,12 @@ export class Reaper {
   }
 }
 
-/** Sends one CUT to every store; errno of the first that failed, and the blocks of far chunks that are left. */
+/** Sends one CUT to every store that holds data; errno of the first that failed, and the blocks of far chunks that are left. */
 export function* cutEverywhere(
   engine: Engine,
   cut: { inode: number; gen: number; start: number; end: number; forget: boolean; floor: boolean },
 ): Task<{ errno: number; leftBlocks: number }> {
-  const running = [];
-  for (const server of engine.map.current.servers) {
-    for (let store = 0; store < server.stores; store++) {
-      const call = engine.caller.call(CUT, { server: server.id, store }, cut);
-      running.push(engine.runtime.scheduler.spawn(call));
-    }
-  }
+  const running = engine.map.holders.map((at) => engine.runtime.scheduler.spawn(engine.caller.call(CUT, at, cut)));
   let errno = 0, leftBlocks = 0;
   for (const one of running) {
     const reply = yield* wait(one);

@@ -8,11 +8,18 @@
 import { Future } from "../task.ts";
 import { type ClusterMap, primaryOf, type ServerEntry, storeOfShard, type VolumeEntry } from "./map.ts";
 
+/** One store of one server. */
+interface Place {
+  server: number;
+  store: number;
+}
+
 /** See the module's comment. */
 export class MapHolder {
   #current: ClusterMap;
   #servers = new Map<number, ServerEntry>();
   #volumes = new Map<number, VolumeEntry>();
+  #holders: Place[] = [];
   #waiters = new Map<number, Future<void>>();
   #listeners: ((map: ClusterMap) => void)[] = [];
   #asked = 0;
@@ -78,13 +85,28 @@ export class MapHolder {
   }
 
   /** Server and store that serve a shard now; null while nobody does. */
-  ownerOf(shard: number): { server: number; store: number } | null {
+  ownerOf(shard: number): Place | null {
     const server = this.#servers.get(primaryOf(this.#current, shard));
     return server === undefined ? null : { server: server.id, store: storeOfShard(shard, server.stores) };
+  }
+
+  /** The stores that serve shards: all that hold names or data. A server that has no shard yet is not among them. */
+  get holders(): readonly Place[] {
+    return this.#holders;
   }
 
   #index(): void {
     this.#servers = new Map(this.#current.servers.map((server) => [server.id, server]));
     this.#volumes = new Map(this.#current.volumes.map((volume) => [volume.id, volume]));
+    const holders = new Map<string, Place>();
+    this.#current.owners.forEach((ids, shard) => {
+      for (const id of ids) {
+        const server = this.#servers.get(id);
+        if (server === undefined) continue;
+        const store = storeOfShard(shard, server.stores);
+        holders.set(`${id}/${store}`, { server: id, store });
+      }
+    });
+    this.#holders = [...holders.values()];
   }
 }

@@ -187,16 +187,21 @@ Deno.test("readDirectory() with attributes asks each store once for the far ones
 });
 
 Deno.test("statistics() adds up the stores and shows the smaller of budget and space", () => {
-  const c = new FakeCluster([1, 2]);
+  const c = new FakeCluster([1, 1, 1]);
   const totals = value(c.runtime.run(c.volume.statistics()));
   assertEquals(c.names(), ["STATFS", "STATFS", "STATFS"]);
   assertEquals(totals.usedBytes, 3000);
   assertEquals(totals.availableBytes, 3_000_000);
   assertEquals(totals.sizeBytes, 3_003_000);
-  const map = fakeMap(2, [1, 2]);
+  const map = fakeMap(2, [1, 1, 1]);
   map.volumes[0].sizeBytes = 10_000;
   c.maps.update(map);
   assertEquals(value(c.runtime.run(c.volume.statistics())).availableBytes, 7000);
+  map.servers.push({ id: 4, address: "127.0.0.1:4", stores: 1, weight: 1, state: 1 });
+  c.maps.update({ ...map, epoch: 3 });
+  c.names();
+  assertEquals(value(c.runtime.run(c.volume.statistics())).usedBytes, 3000);
+  assertEquals(c.names().length, 3, "a server without shards was asked");
 });
 
 Deno.test("parent() asks for the directory above, and the root's is the root", () => {

@@ -49,3 +49,14 @@ Deno.test("MapHolder.ownerOf() gives server and store, and null while nobody ser
   assertEquals(holder.ownerOf(2), { server: 1, store: 0 });
   assertEquals(holder.ownerOf(3), null);
 });
+
+Deno.test("MapHolder.holders lists the stores that serve shards and leaves out a server that has none", () => {
+  const value = map(5);
+  value.servers.push({ id: 2, address: "a:2", stores: 2, weight: 1, state: 1 });
+  value.servers.push({ id: 3, address: "a:3", stores: 2, weight: 1, state: 2 });
+  value.owners = [[1], [1, 2], [1], []];
+  const holder = new MapHolder(value);
+  assertEquals(holder.holders, [{ server: 1, store: 0 }, { server: 1, store: 1 }, { server: 2, store: 1 }]);
+  holder.update({ ...value, epoch: 6, owners: [[3], [], [], []] });
+  assertEquals(holder.holders, [{ server: 3, store: 0 }]);
+});

@@ -8,6 +8,7 @@ import { assert, assertEquals } from "@std/assert";
 import { E } from "../../../core/errno.ts";
 import { shardOf } from "../../../core/meta/layout.ts";
 import { chunkShard } from "../../../core/placement/hash.ts";
+import { serverState } from "../../../core/placement/map.ts";
 import * as m from "../../../core/protocol/messages.ts";
 import { bytes, Cluster, shards } from "./cluster.ts";
 
@@ -114,6 +115,23 @@ Deno.test("StoreServer writes inline, into chunk 0 and far chunks, and cuts them
   assertEquals(chunk.dataLength, 0);
   const appended = c.call(m.APPEND, file, { inode: file, killSetId: false }, new Uint8Array(2 ** 20).fill(9));
   assertEquals([appended.status, appended.offset, appended.size], [0, 4, 2 ** 20 + 4]);
+});
+
+Deno.test("StoreServer cuts far chunks while a server that holds no data is down", () => {
+  const c = new Cluster(), file = c.create(c.root, "f").inode, gone = 4;
+  const idle = { id: gone, address: "10.0.0.4:1", stores: 1, weight: 100, state: serverState.down };
+  c.update({ ...c.map, epoch: 2, servers: [...c.map.servers, idle] });
+  const write = { inode: file, volume: 1, gen: 0, chunk: 1, offset: 0 };
+  const shard = chunkShard(file, 1, shards), data = new Uint8Array(4096).fill(7);
+  assertEquals(c.run(c.caller.call(m.WRITE_CHUNK, { shard }, write, { data })).status, 0);
+  const size = 2 ** 20 + 4096, servers = [c.map.owners[shard][0]];
+  const grown = { inode: file, gen: 0, size, blocksDelta: 2 ** 31 + 8, servers, killSetId: false };
+  assertEquals(c.call(m.PUBLISH, file, grown).size, size);
+  const zero = { sec: 0, nsec: 0 }, times = { atime: zero, mtime: zero, ctime: zero };
+  const cut = { inode: file, valid: m.setattrValid.size, mode: 0, uid: 0, gid: 0, size: 0, ...times };
+  const startMs = c.world.nowMs;
+  assertEquals(c.call(m.SETATTR, file, cut).attributes.size, 0);
+  assert(c.world.nowMs - startMs < 1000);
 });
 
 Deno.test("StoreServer keeps everything acknowledged over a kill", () => {
