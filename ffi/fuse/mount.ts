@@ -20,6 +20,8 @@ const devicePath = "/dev/fuse";
 const maxReadBytes = 1 << 20;
 
 const MS_SYNCHRONOUS = 16, MS_DIRSYNC = 128;
+/** Links at the end of a path that are followed, as in the kernel. */
+const linksMax = 40;
 const ENOENT = 2, EINVAL = 22, EPERM = 1, EBUSY = 16;
 
 /** What `-o` asks for: see {@linkcode parseMountOptions}. */
@@ -128,19 +130,29 @@ export function readMounts(): MountInfo[] {
 }
 
 /**
- * The absolute path by which the kernel knows a mountpoint. Links in the path to it are followed, the mountpoint itself
- * is not touched: a dead or hanging mount does no harm.
+ * The absolute path by which the kernel knows a mountpoint. Links are followed, in the path to it and at its end; the
+ * mountpoint itself is not asked for anything: a dead or hanging mount does no harm.
  */
 export function mountpointPath(path: string): string {
-  const absolute = isAbsolute(path) ? resolve(path) : resolve(Deno.cwd(), path);
-  const slash = absolute.lastIndexOf("/");
-  if (slash <= 0) return absolute;
-  try {
-    const parent = Deno.realPathSync(absolute.slice(0, slash));
-    return (parent === "/" ? "" : parent) + absolute.slice(slash);
-  } catch {
-    return absolute;
+  let absolute = isAbsolute(path) ? resolve(path) : resolve(Deno.cwd(), path);
+  for (let links = 0; links < linksMax; links++) {
+    const slash = absolute.lastIndexOf("/"), name = absolute.slice(slash + 1);
+    if (name === "") return absolute;
+    let parent: string;
+    try {
+      parent = Deno.realPathSync(absolute.slice(0, slash) || "/");
+    } catch {
+      return absolute;
+    }
+    absolute = resolve(parent, name);
+    try {
+      // readlink(2) looks at what the kernel knows of the name; unlike lstat(2) it sends no request to a mount.
+      absolute = resolve(parent, Deno.readLinkSync(absolute));
+    } catch {
+      return absolute;
+    }
   }
+  return absolute;
 }
 
 /** The topmost mount at a path, or null. */
@@ -213,7 +225,8 @@ function checkDirectory(mountpoint: string): void {
   try {
     isDirectory = Deno.statSync(mountpoint).isDirectory;
   } catch (error) {
-    throw new Error(`cannot mount on ${mountpoint}: ${(error as Error).message}`);
+    const why = error instanceof Deno.errors.NotFound ? "no such directory" : (error as Error).message;
+    throw new Error(`cannot mount on ${mountpoint}: ${why}`);
   }
   if (!isDirectory) throw new Error(`cannot mount on ${mountpoint}: not a directory`);
 }

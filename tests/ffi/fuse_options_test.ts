@@ -47,14 +47,18 @@ Deno.test("parseMountInfo() undoes escapes and skips optional fields", () => {
   assertEquals(rest, []);
 });
 
-Deno.test("mountpointPath() follows links above the mountpoint and none at it", () => {
+Deno.test("mountpointPath() follows links above the mountpoint and at it", () => {
   const folder = Deno.realPathSync(Deno.makeTempDirSync());
   try {
     Deno.mkdirSync(`${folder}/real/mnt`, { recursive: true });
     Deno.symlinkSync(`${folder}/real`, `${folder}/link`);
     Deno.symlinkSync(`${folder}/real/mnt`, `${folder}/direct`);
     assertEquals(mountpointPath(`${folder}/link/./mnt/`), `${folder}/real/mnt`);
-    assertEquals(mountpointPath(`${folder}/direct`), `${folder}/direct`);
+    assertEquals(mountpointPath(`${folder}/direct`), `${folder}/real/mnt`);
+    Deno.symlinkSync("link/../direct", `${folder}/second`);
+    assertEquals(mountpointPath(`${folder}/second`), `${folder}/real/mnt`);
+    Deno.symlinkSync("loop", `${folder}/loop`);
+    assertEquals(mountpointPath(`${folder}/loop`), `${folder}/loop`);
     assertEquals(mountpointPath("/"), "/");
     assertEquals(mountpointPath(`${folder}/absent/mnt`), `${folder}/absent/mnt`);
     assertEquals([isMounted(folder), findMount(folder), unmount(folder, { lazy: false })], [false, null, false]);
@@ -65,6 +69,10 @@ Deno.test("mountpointPath() follows links above the mountpoint and none at it", 
 
 Deno.test("mountFuse() says what is wrong with a mountpoint", () => {
   const request = (mountpoint: string) => ({ source: "x", mountpoint, options: parseMountOptions("") });
-  assertThrows(() => mountFuse(request("/nonexistent/place")), Error, "cannot mount on /nonexistent/place");
+  assertThrows(
+    () => mountFuse(request("/nonexistent/place")),
+    Error,
+    "cannot mount on /nonexistent/place: no such directory",
+  );
   assertThrows(() => mountFuse(request("/etc/passwd")), Error, "not a directory");
 });
