@@ -68,11 +68,20 @@ export const secretFlag = {
   help: "file with the cluster's secret, readable by its owner only",
 } as const satisfies FlagSpec;
 
+/** Root's place for a manager's state. */
+const rootDataPath = "/var/lib/sealfs/manager";
+
 /** The flags of `sealfs manager`: one for every key of the file, and where the file is. */
 export const managerFlags = [
   { name: "config", type: "string", value: "FILE", help: "configuration file (or manager.yaml in SEALFS_CONFIG_PATH)" },
   { name: "address", type: "address", help: "where to listen", shownDefault: defaultManagerAddress },
-  { name: "data-path", type: "string", value: "DIR", help: "folder for the cluster's state" },
+  {
+    name: "data-path",
+    type: "string",
+    value: "DIR",
+    help: "folder for the cluster's state",
+    shownDefault: Deno.uid() === 0 ? rootDataPath : "~/.local/state/sealfs/manager",
+  },
   { name: "shards", type: "integer", ...limits.shards, help: "shards of a new cluster", shownDefault: defaultShards },
   {
     name: "replicas",
@@ -230,7 +239,7 @@ function readSmallFile(path: string, bytesMax: number, what: string): string {
 
 /** Where a manager keeps its state when nobody says. */
 function defaultDataPath(env: Environment): string {
-  if (Deno.uid() === 0) return "/var/lib/sealfs/manager";
+  if (Deno.uid() === 0) return rootDataPath;
   const home = env("HOME");
   const state = env("XDG_STATE_HOME") || (home ? join(home, ".local", "state") : undefined);
   if (state === undefined) throw new CommandError("no place for the cluster's state: give --data-path");

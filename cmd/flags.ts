@@ -12,6 +12,7 @@ import { parseArgs } from "@std/cli/parse-args";
 import { bold } from "@std/fmt/colors";
 import { writeError, writeOut } from "./output.ts";
 import {
+  checkDuration,
   checkLimits,
   formatAddress,
   parseAddress,
@@ -179,7 +180,7 @@ function convert(spec: FlagSpec, text: string): FlagValue {
     case "size":
       return checkLimits(parseSize(text, spec.unit), spec, text);
     case "duration":
-      return checkLimits(parseDuration(text, spec.unit), spec, text);
+      return checkDuration(parseDuration(text, spec.unit), spec, text);
     case "address":
       return formatAddress(parseAddress(text));
   }
@@ -289,6 +290,8 @@ function positionalValues(spec: CommandSpec, words: readonly string[]): Record<s
       next = words.length;
     } else values[positional.name] = words[next++];
   }
+  const empty = spec.positionals?.find(({ name }) => values[name] === "");
+  if (empty !== undefined) throw usageError(spec.name, `${empty.name} is empty`);
   if (next < words.length) throw usageError(spec.name, `unexpected argument ${quote(words[next])}`);
   return values;
 }

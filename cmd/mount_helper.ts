@@ -13,10 +13,22 @@ import { parseMountOptions } from "../ffi/fuse/mount.ts";
 import { clientFlags } from "./client/common.ts";
 import { mountByDaemon } from "./client/mount.ts";
 import { parseCommand, UsageError } from "./flags.ts";
+import { writeOut } from "./output.ts";
 import { formatAddress, parseAddress, ValueError } from "./values.ts";
 
 const name = "mount.fuse.sealfs";
 const usage = `usage: ${name} HOST:PORT/VOLUME MOUNTPOINT [-o OPTIONS]`;
+
+const help = `Mount a volume of sealfs for mount(8) and /etc/fstab, by the client daemon.
+
+${usage}
+
+Options: those of mount(8), and
+  secret_file=PATH    file with the cluster's secret
+  socket_path=PATH    control socket of the client daemon
+  io_timeout=SECONDS  how long a request is retried before it fails with EIO
+  log_level=LEVEL     least severe log lines of a daemon that is started
+`;
 
 /** Flags of the client that may stand among the mount options. */
 const flagOptions: Record<string, string> = {
@@ -94,6 +106,10 @@ function split(option: string): [string, string] {
 
 /** Runs the helper. */
 export async function run(args: string[]): Promise<number> {
+  if (args.includes("--help") || args.includes("-h")) {
+    writeOut(help);
+    return 0;
+  }
   const { manager, volume, mountpoint, options, flags, fake } = parseHelperCall(args);
   const parsed = parseCommand(
     { name, summary: "Mount a volume for mount(8)", flags: clientFlags },

@@ -89,6 +89,14 @@ export function checkLimits(value: number, { min, max }: NumberLimits, shown: un
   return value;
 }
 
+/** {@linkcode checkLimits} for milliseconds: the message has the limit as a duration. */
+export function checkDuration(ms: number, { min, max }: NumberLimits, shown: string): number {
+  const written = (limitMs: number) => limitMs % 1000 === 0 ? `${limitMs / 1000}s` : `${limitMs}ms`;
+  if (min !== undefined && ms < min) throw new ValueError(`${quote(shown)} is too small: at least ${written(min)}`);
+  if (max !== undefined && ms > max) throw new ValueError(`${quote(shown)} is too large: at most ${written(max)}`);
+  return ms;
+}
+
 /** A decimal number, as `1.5`. */
 export function parseNumber(text: string, limits: NumberLimits = {}): number {
   if (!/^[+-]?\d{1,16}(\.\d{1,16})?$/.test(text.trim())) throw new ValueError(`${quote(text)} is not a number`);

@@ -24,6 +24,9 @@ const tellAfterMs = 1_000;
 const daemonStartMs = 20_000;
 const probeMs = 5_000;
 
+/** Root's places. */
+const rootSocketPath = "/run/sealfs/client.sock", rootStatePath = "/var/lib/sealfs/client";
+
 /** Flags that every verb takes, before or after its name. */
 export const clientFlags = [
   {
@@ -33,8 +36,20 @@ export const clientFlags = [
     help: "where the manager is",
     default: defaultManagerAddress,
   },
-  { name: "socket-path", type: "string", value: "PATH", help: "control socket of the client daemon" },
-  { name: "state-path", type: "string", value: "DIR", help: "folder for the daemon's table of mounts and its log" },
+  {
+    name: "socket-path",
+    type: "string",
+    value: "PATH",
+    help: "control socket of the client daemon",
+    shownDefault: Deno.uid() === 0 ? rootSocketPath : "$XDG_RUNTIME_DIR/sealfs/client.sock",
+  },
+  {
+    name: "state-path",
+    type: "string",
+    value: "DIR",
+    help: "folder for the daemon's table of mounts and its log",
+    shownDefault: Deno.uid() === 0 ? rootStatePath : "~/.local/state/sealfs",
+  },
   {
     name: "io-timeout",
     type: "duration",
@@ -58,7 +73,7 @@ export function socketPath(flags: ClientFlags): string {
 }
 
 function defaultSocketPath(): string {
-  if (Deno.uid() === 0) return "/run/sealfs/client.sock";
+  if (Deno.uid() === 0) return rootSocketPath;
   const folder = Deno.env.get("XDG_RUNTIME_DIR");
   if (!folder) throw new CommandError("no place for the daemon's socket: set XDG_RUNTIME_DIR or give --socket-path");
   return join(folder, "sealfs", "client.sock");
@@ -77,7 +92,7 @@ export function statePath(flags: ClientFlags): string {
 }
 
 function defaultStatePath(flags: ClientFlags): string {
-  let folder = "/var/lib/sealfs/client";
+  let folder = rootStatePath;
   if (Deno.uid() !== 0) {
     const home = Deno.env.get("HOME");
     const state = Deno.env.get("XDG_STATE_HOME") || (home ? join(home, ".local", "state") : undefined);

@@ -4,14 +4,17 @@
  * @module
  */
 
-import { command } from "../flags.ts";
+import { volumeNameFault } from "../../core/manager/manager.ts";
+import { command, UsageError } from "../flags.ts";
 import { printJson, writeOut } from "../output.ts";
 import { askManager, clientFlags, jsonFlag } from "./common.ts";
+
+const name = "sealfs client delete";
 
 /** Runs the command. */
 export const { run } = command(
   {
-    name: "sealfs client delete",
+    name,
     summary: "Delete a volume and everything in it",
     details:
       "What is deleted cannot be brought back. A mounted volume is only deleted with --force: its mounts then\n" +
@@ -24,6 +27,8 @@ export const { run } = command(
     positionals: [{ name: "NAME", help: "name of the volume" }],
   },
   async ({ flags, positionals }) => {
+    const fault = volumeNameFault(positionals.NAME);
+    if (fault !== undefined) throw new UsageError(`${name}: NAME: ${fault}`);
     const volume = await askManager(flags, (client) => client.deleteVolume(positionals.NAME, flags.force));
     if (flags.json) printJson(volume);
     else writeOut(`volume ${volume.name} is deleted; its space is freed in the background\n`);

@@ -6,7 +6,7 @@
 
 import { resolve } from "@std/path";
 import { ClientMounts, MountFailure, type MountWish } from "../../ffi/client_mounts.ts";
-import { parseMountOptions } from "../../ffi/fuse/mount.ts";
+import { mountpointPath, parseMountOptions } from "../../ffi/fuse/mount.ts";
 import { command, CommandError, UsageError } from "../flags.ts";
 import { writeOut } from "../output.ts";
 import { stopSignal } from "../signals.ts";
@@ -22,11 +22,31 @@ import {
 } from "./common.ts";
 
 const name = "sealfs client mount";
+/** How often a new daemon is asked whether it has restored a mount. */
+const restorePauseMs = 50;
+
+/**
+ * True when a daemon that has just been started brings this very mount back by itself, once it is up. Throws
+ * {@linkcode CommandError} when that takes longer than mounting may wait.
+ */
+async function isRestored(flags: ClientFlags, wish: MountWish): Promise<boolean> {
+  const mountpoint = mountpointPath(wish.mountpoint), limit = performance.now() + ioTimeoutMs(flags);
+  for (;;) {
+    const found = (await probeDaemon(flags))?.mounts.find((mount) => mount.mountpoint === mountpoint);
+    if (found === undefined || found.volume !== wish.volume || found.options !== wish.options) return false;
+    if (found.state === "mounted") return true;
+    if (performance.now() > limit) throw new CommandError(`${mountpoint} is being restored: ${found.problem}`);
+    await new Promise((done) => setTimeout(done, restorePauseMs));
+  }
+}
 
 /** Mounts by the daemon. `managerGiven`: the daemon must be of the manager that the flags name. */
 export async function mountByDaemon(flags: ClientFlags, wish: MountWish, managerGiven: boolean): Promise<void> {
-  if (await probeDaemon(flags) === undefined) await startDaemon(flags);
   const managerAddress = managerGiven ? flags["manager-address"] : undefined;
+  if (await probeDaemon(flags) === undefined) {
+    await startDaemon(flags);
+    if (await isRestored(flags, wish)) return;
+  }
   await askRunningDaemon(flags, { ask: "mount", wish, managerAddress });
 }
 

@@ -14,12 +14,14 @@ export const { run } = command(
   {
     name: "sealfs client probe",
     summary: "Tell whether daemon and manager answer",
-    details: "Waits for nothing. Exit code 0 when both answer, 1 when not.",
+    details: "Waits for nothing. Exit code 0 when both answer, 1 when not. The manager is the daemon's, unless\n" +
+      "--manager-address names another.",
     flags: [...clientFlags, jsonFlag],
   },
-  async ({ flags }) => {
+  async ({ flags, given }) => {
     const daemon = await probeDaemon(flags);
-    const address = daemon?.managerAddress ?? flags["manager-address"];
+    const own = given.has("manager-address") ? undefined : daemon?.managerAddress;
+    const address = own ?? flags["manager-address"];
     const client = new ManagerClient({
       address,
       secret: secretOf(flags),
@@ -44,7 +46,7 @@ export const { run } = command(
         daemon === undefined
           ? `daemon: none at ${socket}\n`
           : `daemon: pid ${daemon.pid} at ${socket}, version ${daemon.version}, session ${daemon.session}, ` +
-            `${daemon.mounts.length} mounts\n`,
+            `${daemon.mounts.length} ${daemon.mounts.length === 1 ? "mount" : "mounts"}\n`,
       );
       writeOut(problem === undefined ? `manager: answers at ${address}\n` : `manager: ${problem}\n`);
     }

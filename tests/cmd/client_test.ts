@@ -17,6 +17,9 @@ Deno.test("sealfs client daemon answers before its manager is there, and gets a 
       const { code, stdout } = await sealfs([...client, "probe", "--json"]);
       return { code, ...JSON.parse(stdout) as { daemon: DaemonStatus; manager: { answers: boolean } } };
     };
+    const nobody = `127.0.0.1:${freePort()}`;
+    const other = await sealfs([...client, "probe", "--manager-address", nobody, "--json"]);
+    assertEquals([other.code, JSON.parse(other.stdout).manager.address], [1, nobody]);
     const before = await probe();
     assertEquals([before.code, before.daemon.session, before.manager.answers], [1, 0, false]);
     await using _ = new Child(["manager", `--address=${address}`, `--data-path=${folder}/data`]);

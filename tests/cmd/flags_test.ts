@@ -104,6 +104,7 @@ Deno.test("parseCommand() tells what is wrong in one line that names command and
   usage(["a", "--level", "mid"], '"mid" is not one of low, high');
   usage(["a", "--json=maybe"], "--json takes no value");
   usage([], "NAME is missing");
+  usage([""], "NAME is empty");
   usage(["a", "b", "c"], 'unexpected argument "c"');
 });
 

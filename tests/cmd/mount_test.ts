@@ -179,8 +179,22 @@ test("a killed daemon's mounts are cleaned and restored at the next start, a sto
   const again = cluster.start(...cluster.args("daemon"));
   await until("mounted again", async () => (await cluster.mounts())[0]?.state === "mounted");
   assertEquals(Deno.readTextFileSync(`${mountpoint}/kept`), "yes");
-  await cluster.client("umount", mountpoint);
+
   assertEquals(await again.end("SIGINT"), 0);
+  // The daemon that this starts restores the mount: that is what was asked for.
+  await cluster.client("mount", mountpoint, "v");
+  assertEquals(Deno.readTextFileSync(`${mountpoint}/kept`), "yes");
+  await cluster.client("umount", mountpoint);
+});
+
+test("a symbolic link serves as a mountpoint: what it names is mounted, and unmounted", async (cluster) => {
+  await cluster.up();
+  const { mountpoint } = cluster, link = `${cluster.folder}/link`;
+  Deno.symlinkSync("mnt", link);
+  await cluster.client("mount", link, "v");
+  assertEquals((await cluster.mounts()).map((one) => one.mountpoint), [mountpoint]);
+  await cluster.client("umount", link);
+  assert(!isMounted(mountpoint));
 });
 
 test("programs go on when server, manager or both are killed and come back, and nothing is lost", async (cluster) => {
