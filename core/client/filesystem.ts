@@ -97,6 +97,7 @@ export interface Totals {
   sizeBytes: number;
   usedBytes: number;
   availableBytes: number;
+  /** Inodes in use, and how many more there can be. */
   inodes: number;
   inodesFree: number;
 }

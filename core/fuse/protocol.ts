@@ -705,7 +705,8 @@ export function encodeStatfs(view: DataView, at: number, totals: Totals): void {
   setU64(view, at + statfsOut.blocks, blocks(totals.sizeBytes));
   setU64(view, at + statfsOut.bfree, blocks(totals.sizeBytes - totals.usedBytes));
   setU64(view, at + statfsOut.bavail, blocks(totals.availableBytes));
-  setU64(view, at + statfsOut.files, totals.inodes);
+  // statfs(2) wants all of them, not those in use: df subtracts.
+  setU64(view, at + statfsOut.files, totals.inodes + totals.inodesFree);
   setU64(view, at + statfsOut.ffree, totals.inodesFree);
   view.setUint32(at + statfsOut.bsize, blockBytes, true);
   view.setUint32(at + statfsOut.namelen, nameMax, true);

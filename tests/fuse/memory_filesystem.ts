@@ -722,7 +722,7 @@ export class MemoryFileSystem implements FileSystem {
       sizeBytes,
       usedBytes,
       availableBytes: sizeBytes - usedBytes,
-      inodes: this.#inodesMax,
+      inodes: this.#nodes.size,
       inodesFree: this.#inodesMax - this.#nodes.size,
     };
   }

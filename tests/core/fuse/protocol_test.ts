@@ -10,6 +10,7 @@ import {
   encodeAttr,
   encodeDirent,
   encodeEntry,
+  encodeStatfs,
   encodeStatx,
   entryOut,
   FUSE,
@@ -187,4 +188,11 @@ Deno.test("encodeDirent() pads to 8 bytes and clears what was there", () => {
   const record = target.bytes.subarray(target.bodyAt, target.bodyAt + length);
   const expected = join(struct(24, { 0: 5n, 8: 2n ** 40n, 16: 3, 20: 8 }), utf8("abc"), new Uint8Array(5));
   assertEquals(record, expected);
+});
+
+Deno.test("encodeStatfs() gives df all inodes and the free ones", () => {
+  const view = new DataView(new ArrayBuffer(statfsOut.sizeof));
+  encodeStatfs(view, 0, { sizeBytes: 8192, usedBytes: 4096, availableBytes: 4096, inodes: 3, inodesFree: 7 });
+  assertEquals(view.getBigUint64(statfsOut.files, true), 10n);
+  assertEquals(view.getBigUint64(statfsOut.ffree, true), 7n);
 });
