@@ -12,10 +12,12 @@ import { volumeState } from "../core/placement/map.ts";
 import type { ClientOrder, ClientReport, ClientStop, ClientWorkerStart } from "./client_messages.ts";
 import {
   cleanDeadMount,
+  findMount,
   isMounted,
   mountFuse,
   mountpointPath,
   parseMountOptions,
+  placeOfDevice,
   setReadAhead,
   unmount,
 } from "./fuse/mount.ts";
@@ -88,6 +90,8 @@ interface Mount {
   /** For the next Worker; a Worker that ends takes its session with it. Null until it is needed. */
   session: ManagerSession | null;
   served: Served | null;
+  /** `major:minor` of the kernel's mount: it is found by it when its folder has been renamed. */
+  device: string;
   /** Aborted when somebody wants it gone. */
   gone: AbortController;
 }
@@ -153,7 +157,7 @@ export class ClientMounts {
     const before = mount.state;
     mount.state = "ending";
     try {
-      if (mount.served !== null) unmount(mountpoint, { lazy });
+      if (mount.served !== null) unmount(placeOfDevice(mount.device) ?? mountpoint, { lazy });
     } catch (error) {
       mount.state = before;
       throw new MountFailure((error as Error).message);
@@ -173,7 +177,7 @@ export class ClientMounts {
       mount.gone.abort();
       await mount.session?.close();
       if (mount.served === null) return;
-      const { mountpoint } = mount.wish;
+      const mountpoint = placeOfDevice(mount.device) ?? mount.wish.mountpoint;
       try {
         unmount(mountpoint, { lazy: false });
       } catch (error) {
@@ -204,6 +208,7 @@ export class ClientMounts {
       problem: "",
       session: null,
       served: null,
+      device: "",
       gone: new AbortController(),
     };
     this.#mounts.set(mountpoint, mount);
@@ -224,6 +229,7 @@ export class ClientMounts {
       mount.readOnly = options.readOnly || volume.readOnly;
       const { fd } = mountFuse({ source: `${managerAddress}/${name}`, mountpoint, options });
       mount.session = null;
+      mount.device = findMount(mountpoint)?.device ?? "";
       mount.served = await this.#startWorker(mount, session, { fd, volume: volume.id });
       setReadAhead(mountpoint);
       mount.state = "mounted";

@@ -196,6 +196,12 @@ export interface MountRequest {
   options: MountOptions;
 }
 
+/** Where a mount of ours with this device is now; undefined when it is nowhere. */
+export function placeOfDevice(device: string): string | undefined {
+  if (device === "") return undefined;
+  return readMounts().find((mount) => mount.device === device && mount.type === fuseFileSystemType)?.mountpoint;
+}
+
 /** A new mount. */
 export interface FuseMount {
   /** Descriptor of the FUSE device, close-on-exec, for a transport to serve and close. */

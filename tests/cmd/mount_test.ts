@@ -284,3 +284,18 @@ test("sealfs up makes a cluster with a mount, and Ctrl-C leaves nothing", async 
     assert(!isMounted(mountpoint));
   }
 });
+
+test("umount finds a mount whose folder was renamed", async (cluster) => {
+  await cluster.up();
+  const { folder } = cluster, before = `${folder}/a/mnt`, now = `${folder}/b/mnt`;
+  Deno.mkdirSync(before, { recursive: true });
+  await cluster.client("mount", before, "v");
+  Deno.renameSync(`${folder}/a`, `${folder}/b`);
+  try {
+    assert(isMounted(now));
+    await cluster.client("umount", before);
+    assert(!isMounted(now));
+  } finally {
+    while (isMounted(now)) unmount(now, { lazy: true });
+  }
+});
