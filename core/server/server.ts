@@ -479,7 +479,7 @@ export class StoreServer {
     const { message, head } = request;
     // A store that has failed has recorded nothing: what it says of mutations is EIO.
     const failed = message.mutation && this.engine.store.failure !== 0;
-    const told = failed ? answerErrno(E.IO) : answer;
+    const told = failed ? answerErrno(E.IO) : ownStatus(answer);
     const askers = message.mutation
       ? this.#slots.end(head.session, head.slot, head.sequence, unrecorded(told))
       : [asker];
@@ -586,4 +586,10 @@ export class StoreServer {
 function unrecorded(answer: Answer): Answer | null {
   const again = answer.status === status.retry || answer.status === status.wrongOwner;
   return again || answer.encoded !== undefined ? null : { status: answer.status, body: answer.body };
+}
+
+/** What another server said of this one's session or request is not for the asker, who would take it as its own. */
+function ownStatus(answer: Answer): Answer {
+  const own = answer.status < status.wrongOwner || answer.status === status.retry || answer.status === status.staleGen;
+  return own ? answer : answerErrno(status.retry);
 }
