@@ -39,6 +39,8 @@ import { LockService } from "./lock_service.ts";
 import { Credit } from "./credit.ts";
 import { Reaper } from "./reaper.ts";
 
+/** Files remembered that ended lately. */
+const endedMax = 65536;
 /** Most that a server's clock is believed ahead of one's own. */
 const clockAheadMsMax = 500;
 
@@ -103,6 +105,8 @@ export class Engine {
   readonly locks: LockService;
   readonly credit: Credit;
   readonly reaper: Reaper;
+  /** Files that ended lately: a write of their far chunks that was on its way must not make a chunk that nobody owns. */
+  readonly ended = new RecentSet(endedMax);
   /** Fsyncs under way by inode. `written`: far data came meanwhile, which they may not cover. */
   readonly syncing = new Map<number, Set<{ written: boolean }>>();
   /** Directories that are durable with all their ancestors (inode numbers); see ops/fsync.ts. */
@@ -348,4 +352,20 @@ export function nameLock(dir: number, name: Uint8Array): string {
 /** True when the request goes to a store as a whole. */
 export function forStore(head: Head): boolean {
   return head.shard === noShard;
+}
+
+/** The numbers added last, up to a limit. */
+class RecentSet {
+  #numbers = new Set<number>();
+
+  constructor(readonly limit: number) {}
+
+  add(number: number): void {
+    this.#numbers.add(number);
+    if (this.#numbers.size > this.limit) this.#numbers.delete(this.#numbers.values().next().value!);
+  }
+
+  has(number: number): boolean {
+    return this.#numbers.has(number);
+  }
 }

@@ -179,6 +179,7 @@ function* cutShard(engine: Engine, range: CutRange): Task<number> {
 /** Records the floor, at the beginning of a CUT and once it is carried out. */
 function planFloor(engine: Engine, { shard, inode, gen, floor, forget }: CutRange, done: boolean): void {
   const plan = new Plan(), key = inodeKey(shard, kind.floor, inode);
+  if (forget) engine.ended.add(inode);
   if (forget && engine.store.get(key) !== undefined) plan.remove(key);
   const lowest = floorOf(engine, shard, inode), before = cutDoneOf(engine, shard, inode);
   if (floor && (lowest < gen || done)) {

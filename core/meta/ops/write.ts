@@ -133,6 +133,7 @@ export function* writeChunk(engine: Engine, request: Request): Task<Answer> {
   const { inode, volume, gen, chunk, offset } = request.body, { data } = request, shard = request.head.shard;
   if (chunk === 0 || data.length === 0 || offset + data.length > chunkBytesMax) return answerErrno(E.INVAL);
   if (!engine.volumeLives(volume)) return answerErrno(E.STALE);
+  if (engine.ended.has(inode)) return answerErrno(E.STALE);
   if (gen < floorOf(engine, shard, inode)) return answerErrno(status.staleGen);
   const space = spaceFor(data.length);
   const errno = yield* engine.credit.reserve(volume, space, 0);
@@ -146,9 +147,9 @@ function* writeFar(engine: Engine, request: Request): Task<Answer> {
   const { inode, volume, gen, chunk, offset } = request.body, { data } = request, shard = request.head.shard;
   const written = yield* engine.chunks.write({ shard, inode, chunk, offset, length: data.length, data, volume, gen });
   if (failed(written)) return answerErrno(written);
-  if (gen < floorOf(engine, shard, inode)) {
+  if (gen < floorOf(engine, shard, inode) || engine.ended.has(inode)) {
     written.abandon();
-    return answerErrno(status.staleGen);
+    return answerErrno(engine.ended.has(inode) ? E.STALE : status.staleGen);
   }
   const plan = new Plan();
   plan.add(written.changes, [{ volume, bytesDelta: written.bytesDelta, inodesDelta: 0 }]);
