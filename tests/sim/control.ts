@@ -64,7 +64,8 @@ export class ControlPlane {
 
   /** Starts the manager's process. */
   start(): void {
-    const opened = Manager.open(this.#state, this.options, this.node.nowMs());
+    const log: ManagerOptions["log"] = (level, message) => this.node.log(level, "manager", message);
+    const opened = Manager.open(this.#state, { ...this.options, log }, this.node.nowMs());
     if (typeof opened === "string") return this.world.fail(`the manager does not start: ${opened}`);
     this.#manager = opened;
     this.node.spawn(this.#tick(opened));
