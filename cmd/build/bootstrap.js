@@ -95,7 +95,8 @@
     const set = Deno.env.get("XDG_CACHE_HOME");
     let parent = set?.startsWith("/") ? set : uid === 0 ? "/var/cache" : undefined;
     if (parent === undefined) {
-      const line = () => Deno.readTextFileSync("/etc/passwd").split("\n").find((line) => line.split(":")[2] === `${uid}`);
+      const line = () =>
+        Deno.readTextFileSync("/etc/passwd").split("\n").find((line) => line.split(":")[2] === `${uid}`);
       const home = Deno.env.get("HOME") || line()?.split(":")[5];
       if (!home?.startsWith("/")) return fail("no place to unpack to: set HOME or XDG_CACHE_HOME to a folder of yours");
       parent = `${home}/.cache`;
