@@ -10,7 +10,7 @@
  * 3. the target's shard locks the target name and says what it holds (step claimName);
  * 4. a replaced directory is dropped if it is empty (step dropDirectory): from here on nothing can fail;
  * 5. commit: one record removes the source name (or exchanges it) and marks the intent;
- * 6. steps: the target name is set and freed; a replaced file loses a link; moved inodes learn parent and ctime; locks end;
+ * 6. steps: moved inodes learn parent and ctime; the target name is set and freed; a replaced file loses a link; locks end;
  * 7. one record ends the intent with the reply.
  *
  * A lock that is taken answers BUSY: the driver frees what it has and starts over, so nobody waits while holding.
@@ -270,14 +270,15 @@ function* commit(engine: Engine, intent: Intent, body: Body, state: State): Task
 function* finish(intent: Intent, body: Body, state: State, root: number): Task<void> {
   const { inode, type, victim, victimType } = state;
   const exchange = (body.flags & renameFlags.exchange) !== 0;
+  // While both names are locked: the next rename of this inode tells it its parent after this one.
+  yield* intent.step(steps.moved, shardOf(inode), "moved", { inode, parent: body.newDir });
+  if (exchange) yield* intent.step(steps.movedBack, shardOf(victim), "moved", { inode: victim, parent: body.dir });
   const target = { dir: body.newDir, name: body.newName, inode, type, claim: steps.claim };
   yield* intent.step(steps.setTarget, shardOf(body.newDir), "setName", target);
   if (victim !== 0 && !exchange && victimType !== directoryType) {
     const links = { inode: victim, add: false, parent: 0 };
     yield* intent.step(steps.unlinkVictim, shardOf(victim), "changeLinks", links);
   }
-  yield* intent.step(steps.moved, shardOf(inode), "moved", { inode, parent: body.newDir });
-  if (exchange) yield* intent.step(steps.movedBack, shardOf(victim), "moved", { inode: victim, parent: body.dir });
   if (movesDirectory(body, state) || exchange) {
     yield* intent.step(steps.unlock, shardOf(root), "moveUnlock", { root, claim: steps.moveLock });
   }
