@@ -1,9 +1,9 @@
 /**
  * SETATTR: mode, owner, times, size. Without a smaller size it is one record.
  *
- * Cutting a file that may have far chunks is an intent of the inode's shard: CUT on every server concerned removes the
- * data and sets the floor (a chunk write from before then answers STALE_GEN), then one record sets size and gen. Growing
- * touches no chunk. While the cut runs the inode is locked: writes, appends and size publications wait.
+ * A new size of a file that may have far chunks is an intent of the inode's shard: CUT on every server removes the data
+ * beyond the lower of both sizes and sets the floor (a chunk write from before then answers STALE_GEN), then one record
+ * sets size and gen. While the cut runs the inode is locked: writes, appends and size publications wait.
  *
  * @module
  */
@@ -89,8 +89,8 @@ function* resize(
     engine.inodes.release(lock, owner);
     return answerErrno(file);
   }
-  // Also below the first far chunk: a writer that died may have left data beyond the size, which must not come back.
-  if (size < file.size && (file.flags & inodeFlags.far) !== 0) {
+  // Whatever the sizes: a writer that died may have left far data beyond the end, which must not come back.
+  if (size !== file.size && (file.flags & inodeFlags.far) !== 0) {
     const intent = engine.intents.begin(request, intentKind.truncate);
     engine.inodes.release(lock, owner);
     engine.inodes.tryAcquire(lock, intent.owner);
@@ -142,7 +142,7 @@ function finishSize(
   bytesDelta: number,
 ): void {
   const now = engine.stamp(file);
-  if (size < file.size && (file.flags & inodeFlags.far) !== 0) file.gen++;
+  if (size !== file.size && (file.flags & inodeFlags.far) !== 0) file.gen++;
   file.size = size;
   file.blocks = Math.max(0, file.blocks + bytesDelta / 512);
   file.mtime = now;
@@ -217,7 +217,8 @@ function* driveTruncate(
     const file = engine.inode(inode);
     if (failed(file)) return intent.abort(file);
     // Every shard gets the floor, so that the blocks that are left cannot change before the inode says how many.
-    const range = { inode, gen: file.gen + 1, start: size, end: Number.MAX_SAFE_INTEGER, forget: false, floor: true };
+    const start = Math.min(size, file.size), end = Number.MAX_SAFE_INTEGER;
+    const range = { inode, gen: file.gen + 1, start, end, forget: false, floor: true };
     const { errno, leftBlocks } = yield* cutEverywhere(engine, range);
     if (errno !== 0) {
       yield* wait(engine.runtime.sleep(againMs));

@@ -257,13 +257,14 @@ function* appendFar(
   out: { blocksDelta: number; servers: number[] },
 ): Task<number> {
   const { file, offset, data } = at;
-  if ((file.flags & inodeFlags.far) === 0) {
-    const plan = new Plan();
-    planFarWrite(engine, plan, file, []);
-    plan.attributes(file);
-    engine.commit(request.head.shard, plan);
-    yield* engine.logged();
-  }
+  // A new gen makes those who have written beyond the end, and not published it, write it again: should this append be
+  // cut short by a crash and done again elsewhere, its first bytes are not left in the middle of theirs.
+  const plan = new Plan();
+  file.gen++;
+  planFarWrite(engine, plan, file, []);
+  plan.attributes(file);
+  engine.commit(request.head.shard, plan);
+  yield* engine.logged();
   const running = [];
   for (let done = 0; done < data.length;) {
     const chunk = Math.floor((offset + done) / chunkBytesMax), within = (offset + done) % chunkBytesMax;
