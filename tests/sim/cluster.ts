@@ -12,8 +12,9 @@ import { VolumeClient } from "../../core/client/volume_client.ts";
 import { isRefusal } from "../../core/manager/manager.ts";
 import { type ClusterMap, decodeMap } from "../../core/placement/map.ts";
 import { MapHolder } from "../../core/placement/map_holder.ts";
+import { decodeAction } from "../../core/meta/intent.ts";
 import { readFrame } from "../../core/protocol/frame.ts";
-import { messageOf } from "../../core/protocol/messages.ts";
+import { messageOf, STEP } from "../../core/protocol/messages.ts";
 import { StoreServer } from "../../core/server/server.ts";
 import { Store, type StoreLimits } from "../../core/store/store.ts";
 import { type Task, wait } from "../../core/task.ts";
@@ -416,7 +417,10 @@ function describeFrame(bytes: Uint8Array): string {
   else parts.push(`shard ${head.shard} slot ${head.slot} sequence ${head.sequence} session ${head.session}`);
   if (data.length > 0) parts.push(`+${data.length} bytes`);
   if (head.status === 0 && message !== undefined) {
-    parts.push(JSON.stringify((reply ? message.reply : message.request).read(body), short));
+    const read = (reply ? message.reply : message.request).read(body);
+    parts.push(
+      JSON.stringify(message === STEP && !reply ? { ...read, action: decodeAction(read.action) } : read, short),
+    );
   }
   return parts.filter((part) => part !== "").join(" ");
 }
