@@ -12,7 +12,7 @@ import { E, failed, type Result } from "../errno.ts";
 import { fileBytesMax } from "../meta/layout.ts";
 import { chunkShard } from "../placement/hash.ts";
 import { dataBytesMax, status } from "../protocol/frame.ts";
-import { APPEND, FSYNC, PUBLISH, READ, READ_CHUNK, WRITE, WRITE_CHUNK } from "../protocol/messages.ts";
+import { APPEND, blocksBias, FSYNC, PUBLISH, READ, READ_CHUNK, WRITE, WRITE_CHUNK } from "../protocol/messages.ts";
 import type { Task } from "../task.ts";
 import { type Done, done } from "./filesystem.ts";
 import { inParallel } from "./parallel.ts";
@@ -24,8 +24,6 @@ export const chunkBytes = dataBytesMax;
 const writeStepBytes = 64 * chunkBytes;
 /** Truncations that may come between a write's data and its size before the write is given up with EIO. */
 const staleMax = 16;
-/** Zero of WRITE_CHUNK's and PUBLISH's `blocksDelta`. */
-const blocksBias = 2 ** 31;
 const blocksDeltaMax = 2 ** 32 - 1;
 
 /** Part of a range that lies in one chunk. */

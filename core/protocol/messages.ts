@@ -89,6 +89,9 @@ export function messageOf(type: number): Message | undefined {
   return registry.get(type);
 }
 
+/** Zero of `blocksDelta` in WRITE_CHUNK's reply and in PUBLISH: it is sent as an unsigned number. */
+export const blocksBias = 2 ** 31;
+
 /** Bits of SETATTR's `valid`. */
 export const setattrValid = {
   mode: 1,

@@ -15,7 +15,7 @@ import { chunkShard } from "../../placement/hash.ts";
 import { primaryOf } from "../../placement/map.ts";
 import { array, decode, encode, struct, u32 } from "../../protocol/codec.ts";
 import { status } from "../../protocol/frame.ts";
-import { WRITE_CHUNK } from "../../protocol/messages.ts";
+import { blocksBias, WRITE_CHUNK } from "../../protocol/messages.ts";
 import { type Task, wait } from "../../task.ts";
 import { type Attributes, inodeFlags, isRegular } from "../attributes.ts";
 import { type Answer, answerErrno, type Engine, type Request } from "../engine.ts";
@@ -23,8 +23,6 @@ import { chunkKey, fileBytesMax, inlineBytesMax, inodeKey, kind, shardOf } from 
 import { Plan } from "../plan.ts";
 import { killSetId } from "./setattr.ts";
 
-/** Zero of PUBLISH's and WRITE_CHUNK's `blocksDelta`. */
-export const blocksBias = 2 ** 31;
 /** Servers written to since the last fsync (value of M). */
 export const maskRecord = struct({ servers: array(u32, 4096) });
 
