@@ -1,20 +1,23 @@
 /**
  * Runs simulations by hand: `deno task sim --seed N` one, with `--trace` to read it; `--seeds M` many, from `--seed` on.
- * Ends with 1 at the first seed that fails.
+ * `--power` simulates power cuts instead (`--mixed`: with directories made and files renamed as well).
+ * Ends with 1 at the first seed that fails, or with `--go-on` after all.
  *
  * @module
  */
 
 import { parseArgs } from "@std/cli/parse-args";
+import { simulatePower } from "./power.ts";
 import { scenarioOf, simulate } from "./simulation.ts";
 import { SimulationError } from "./world.ts";
 
 const flags = parseArgs(Deno.args, {
   string: ["seed", "seeds"],
-  boolean: ["trace", "go-on"],
+  boolean: ["trace", "go-on", "power", "mixed"],
   default: { seed: "1", seeds: "1" },
 });
 
+const onTrace = flags.trace ? (line: string) => console.log(line) : null;
 const first = Number(flags.seed), count = Number(flags.seeds);
 let failures = 0, unjudged = 0;
 const startMs = performance.now();
@@ -22,7 +25,12 @@ for (let seed = first; seed < first + count; seed++) {
   const scenario = scenarioOf(seed);
   const begunMs = performance.now();
   try {
-    const outcome = simulate(scenario, flags.trace ? (line) => console.log(line) : null);
+    if (flags.power) {
+      const outcome = simulatePower(seed, flags.mixed === true, onTrace);
+      if (count === 1) console.log(`seed ${seed} ok`, JSON.stringify(outcome));
+      continue;
+    }
+    const outcome = simulate(scenario, onTrace);
     if (outcome.unjudged !== "") unjudged++;
     if (count > 1 && seed % 100 !== 0) continue;
     const { troubles, ...figures } = outcome;
@@ -31,8 +39,9 @@ for (let seed = first; seed < first + count; seed++) {
   } catch (error) {
     if (!(error instanceof SimulationError)) throw error;
     failures++;
-    console.error(`${error.message}\nscenario: ${JSON.stringify(scenario)}`);
-    console.error(`again: deno task sim --seed ${seed} --trace`);
+    console.error(flags.power ? error.message : `${error.message}\nscenario: ${JSON.stringify(scenario)}`);
+    const kind = `${flags.power ? " --power" : ""}${flags.mixed ? " --mixed" : ""}`;
+    console.error(`again: deno task sim --seed ${seed}${kind} --trace`);
     if (!flags["go-on"]) break;
   }
 }
