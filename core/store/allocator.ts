@@ -114,9 +114,10 @@ export class Allocator {
     }
     this.quarantinedBlocks++;
     const last = this.#quarantine.at(-1);
-    if (last !== undefined && last.shard === shard && last.position === position && last.block + last.count === block) {
-      last.count++;
-    } else this.#quarantine.push({ block, count: 1, shard, position, serial: this.#serial++ });
+    // Two runs of one record may meet at a group's end: its free blocks are counted by group.
+    const follows = last !== undefined && last.block + last.count === block && block % groupBlocks !== 0;
+    if (follows && last.shard === shard && last.position === position) last.count++;
+    else this.#quarantine.push({ block, count: 1, shard, position, serial: this.#serial++ });
   }
 
   /** A mark to give to {@linkcode thaw}: everything freed until now. */

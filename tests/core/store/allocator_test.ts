@@ -42,6 +42,16 @@ Deno.test("thaw() with an old mark leaves what was freed after it, whatever was 
   assert(allocator.isUsed(run.block + 1));
 });
 
+Deno.test("thaw() gives every group its own blocks back when one record freed a run on both sides of a group's end", () => {
+  const allocator = new Allocator(2 * groupBlocks);
+  while (allocator.allocate(1) !== null);
+  for (let block = groupBlocks - 8; block < groupBlocks + 8; block++) allocator.free(block, 1, 1);
+  allocator.thaw(allocator.quarantineMark(), noneHeld);
+  const found: number[] = [];
+  for (let runs; (runs = allocator.allocate(1)) !== null;) found.push(runs[0].block);
+  assertEquals(found.sort((a, b) => a - b), Array.from({ length: 16 }, (_, at) => groupBlocks - 8 + at));
+});
+
 Deno.test("allocate() gathers pieces when no run is long enough, and gives null only when there are too few blocks", () => {
   const allocator = new Allocator(groupBlocks);
   const all: number[] = [];
