@@ -340,8 +340,8 @@ export class Paths {
     if (target.last.slash && moved !== null && !isDirectory(moved.mode)) return E.NOTDIR;
     if (isSuperuser(this.who)) return yield* this.#writeErrno(target.walk);
     const victim = yield* this.#removalErrno({ ...target, last: { ...target.last, slash: false } });
-    if (victim.errno === E.NOENT) return yield* this.#writeErrno(target.walk);
-    if (victim.errno !== 0) return victim.errno;
+    const targetErrno = victim.errno === E.NOENT ? yield* this.#writeErrno(target.walk) : victim.errno;
+    if (targetErrno !== 0) return targetErrno;
     // A directory that moves elsewhere has its ".." changed.
     if (moved === null || !isDirectory(moved.mode) || source.last.dir === target.last.dir) return 0;
     return accessErrno(moved, this.who, may.write);
