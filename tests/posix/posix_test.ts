@@ -1,0 +1,81 @@
+/**
+ * Runs the POSIX suite: all cases of tests/posix/cases on a FUSE mount and over the library of one cluster of three
+ * servers, or on a local directory. case.ts says how, and how to add one.
+ */
+
+import { volume, withCluster } from "../cluster/harness.ts";
+import { needs, needyTest } from "../cluster/needs.ts";
+import { type Case, type Files, registered, registerFile, type Way } from "./case.ts";
+import { KernelWay } from "./kernel.ts";
+import { LibraryWay } from "./library.ts";
+
+/** Time one case may take. */
+const caseTimeoutMs = 60_000;
+/** Time everything may take. */
+const suiteTimeoutMs = 600_000;
+
+const localPath = Deno.env.get("SEALFS_POSIX_PATH");
+const wanted = new RegExp(Deno.env.get("SEALFS_POSIX_CASES") ?? "");
+const ways = (Deno.env.get("SEALFS_POSIX_WAYS") ?? "mount,library").split(",");
+
+const folder = new URL("./cases/", import.meta.url);
+const files = [...Deno.readDirSync(folder)].map(({ name }) => name).filter((name) => name.endsWith(".ts")).sort();
+for (const name of files) {
+  registerFile(name.slice(0, -".ts".length));
+  await import(new URL(name, folder).href);
+}
+
+async function runCase<F extends Files>(way: Way<F>, one: Case<F>, number: number): Promise<void> {
+  const { fs, end } = await way.begin(`case-${way.name}-${number}`);
+  const late = Promise.withResolvers<never>();
+  const timer = setTimeout(() => late.reject(new Error(`not done after ${caseTimeoutMs / 1000} s`)), caseTimeoutMs);
+  try {
+    await Promise.race([one.run(fs), late.promise]);
+  } finally {
+    clearTimeout(timer);
+    await end();
+  }
+}
+
+/** Runs cases as steps; how many there were. */
+async function runCases<F extends Files>(t: Deno.TestContext, way: Way<F>, cases: Case<F>[]): Promise<void> {
+  const chosen = cases.filter(({ name, notOn }) => wanted.test(name) && notOn?.[way.name] === undefined);
+  const begunMs = performance.now();
+  let passed = 0;
+  for (const [number, one] of chosen.entries()) {
+    const fn = () => runCase(way, one, number);
+    // Processes and connections outlive the case that was first to need them.
+    if (await t.step({ name: `${way.name}: ${one.name}`, fn, sanitizeOps: false, sanitizeResources: false })) passed++;
+  }
+  await way.close();
+  const seconds = ((performance.now() - begunMs) / 1000).toFixed(1);
+  console.log(`posix: ${passed} of ${chosen.length} cases passed on ${way.name} in ${seconds} s`);
+}
+
+if (localPath !== undefined) {
+  const own = `sealfs-posix-${Deno.pid}`;
+  needyTest(`POSIX cases hold on ${localPath}`, needs(), async (t) => {
+    const path = `${localPath}/${own}`;
+    Deno.mkdirSync(path);
+    try {
+      await runCases(t, new KernelWay("local", [path]), [...registered.both, ...registered.kernel]);
+    } finally {
+      await Deno.remove(path, { recursive: true });
+    }
+  });
+} else {
+  needyTest("POSIX cases hold on a mount and over the library", needs(), async (t) => {
+    await withCluster({ clients: 2, timeoutMs: suiteTimeoutMs }, async (cluster) => {
+      // Cases are others than root, too.
+      Deno.chmodSync(cluster.folder, 0o711);
+      if (ways.includes("mount")) {
+        const mounts = cluster.clients.map(({ path }) => path);
+        await runCases(t, new KernelWay("mount", mounts), [...registered.both, ...registered.kernel]);
+      }
+      if (ways.includes("library")) {
+        await runCases(t, await LibraryWay.start(cluster.managerAddress, volume), registered.both);
+      }
+      await t.step("fsck finds nothing after all cases", () => cluster.check());
+    });
+  });
+}
