@@ -70,6 +70,16 @@ export interface CreateOptions {
   open: boolean;
   /** Cut an existing file to zero (O_TRUNC). */
   truncate?: boolean;
+  /** With `truncate`: also clear setuid and setgid of an existing file. One that is made keeps those of `mode`. */
+  killSetId?: boolean;
+}
+
+/** How to open. */
+export interface OpenOptions {
+  /** Cut the file to zero (O_TRUNC). */
+  truncate: boolean;
+  /** With `truncate`: also clear setuid and setgid, as a write does. */
+  killSetId?: boolean;
 }
 
 /** RENAME_* flags of renameat2(2). */
@@ -126,7 +136,7 @@ export interface FileSystem {
   readLink(inode: number): Task<Result<Uint8Array>>;
 
   /** Registers an open: the file's data lives until the last release even if it is unlinked. */
-  open(inode: number, options: { truncate: boolean }): Task<Result<Attributes>>;
+  open(inode: number, options: OpenOptions): Task<Result<Attributes>>;
   /** Ends one open. */
   release(inode: number): Task<Done>;
   /** Reads up to `into.length` bytes; the result's `count` is short only at the end of the file. */

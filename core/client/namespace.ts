@@ -84,11 +84,18 @@ export function* create(
       continue;
     }
     volume.seen(attributes);
-    if (!options.open) return attributes;
-    volume.session.opens.adopt(inode, openId);
-    return attributes;
+    if (options.open) volume.session.opens.adopt(inode, openId);
+    if (reply.body!.created || !killsSetId(options, attributes)) return attributes;
+    const cleared = yield* setAttributes(volume, inode, { killSetId: true });
+    if (failed(cleared) && options.open) volume.session.opens.close(inode);
+    return cleared;
   }
   return E.NOENT;
+}
+
+/** True when the truncation of an open takes setuid or setgid away. */
+function killsSetId(options: { truncate?: boolean; killSetId?: boolean }, file: Attributes): boolean {
+  return (options.truncate ?? false) && (options.killSetId ?? false) && (file.mode & (S.ISUID | S.ISGID)) !== 0;
 }
 
 function targetErrno(type: number, target: Uint8Array | undefined): number {
@@ -99,7 +106,11 @@ function targetErrno(type: number, target: Uint8Array | undefined): number {
 }
 
 /** OPEN; with `truncate` the file is cut to nothing, which also moves its times when it was empty. */
-export function* open(volume: Volume, inode: number, options: { truncate?: boolean }): Task<Result<Attributes>> {
+export function* open(
+  volume: Volume,
+  inode: number,
+  options: { truncate?: boolean; killSetId?: boolean },
+): Task<Result<Attributes>> {
   const { opens } = volume.session;
   const reply = yield* volume.ask(OPEN, inode, { inode, openId: opens.begin(inode) });
   if (failed(reply)) {
@@ -108,7 +119,7 @@ export function* open(volume: Volume, inode: number, options: { truncate?: boole
   }
   opens.opened(inode);
   if (!options.truncate) return volume.seen(reply.attributes);
-  const cut = yield* setAttributes(volume, inode, { size: 0 });
+  const cut = yield* setAttributes(volume, inode, { size: 0, killSetId: options.killSetId });
   if (failed(cut)) opens.close(inode);
   return cut;
 }

@@ -116,14 +116,8 @@ function* openFound(paths: Paths, found: Attributes, flags: OpenFlags): Task<Res
   if (writes && fileSystem.readOnly) return E.ROFS;
   const errno = accessErrno(found, who, (flags.read ? may.read : 0) | (writes ? may.write : 0));
   if (errno !== 0) return errno;
-  const opened = yield* fileSystem.open(found.inode, { truncate: flags.truncate });
-  if (failed(opened)) return opened;
-  const file = new OpenFile(paths, opened, flags);
-  if (!flags.truncate || isSuperuser(who) || (opened.mode & (S.ISUID | S.ISGID)) === 0) return file;
-  const cleared = yield* fileSystem.setAttributes(opened.inode, { killSetId: true });
-  if (!failed(cleared)) return file;
-  yield* file.close();
-  return cleared;
+  const opened = yield* fileSystem.open(found.inode, { truncate: flags.truncate, killSetId: !isSuperuser(who) });
+  return failed(opened) ? opened : new OpenFile(paths, opened, flags);
 }
 
 /** A whole file that fits in `into` by one read; a larger one comes back open. ENXIO for what has no contents. */

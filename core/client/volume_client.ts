@@ -22,6 +22,7 @@ import {
   done,
   type FileSystem,
   type Lock,
+  type OpenOptions,
   type Totals,
   type Whence,
 } from "./filesystem.ts";
@@ -117,7 +118,7 @@ export class VolumeClient implements FileSystem {
     return this.#volume.gone || (yield* readLink(this.#volume, inode));
   }
 
-  *open(inode: number, options: { truncate: boolean }): Task<Result<Attributes>> {
+  *open(inode: number, options: OpenOptions): Task<Result<Attributes>> {
     const errno = (options.truncate ? this.#volume.unwritable : this.#volume.gone) || this.#volume.staleness(inode);
     return errno || (yield* open(this.#volume, inode, options));
   }

@@ -485,43 +485,35 @@ export class FuseSession {
     if (isDot(name) || isDotDot(name)) return request.fail(E.EXIST);
     const exclusive = (flags & O.EXCL) !== 0, truncate = (flags & O.TRUNC) !== 0;
     const mode = S.IFREG | (request.u32(createIn.mode) & 0o7777);
-    const kill = truncate && (request.u32(createIn.openFlags) & FUSE_OPEN_KILL_SUIDGID) !== 0;
+    const killSetId = (request.u32(createIn.openFlags) & FUSE_OPEN_KILL_SUIDGID) !== 0;
     const caller = this.#caller(request, request.u32(createIn.umask));
-    const options = { mode, exclusive, truncate, open: true };
+    const options = { mode, exclusive, truncate, killSetId, open: true };
     const attributes = yield* this.fileSystem.create(this.#inode(request.nodeid), name, options, caller);
     if (failed(attributes)) {
       // The name was absent when the kernel looked and is now something that CREATE does not open: ESTALE makes it
       // look again, where EEXIST would reach a program that did not ask for O_EXCL.
       return request.fail(attributes === E.EXIST && !exclusive ? E.STALE : attributes);
     }
-    const opened = yield* this.#opened(request, attributes, kill);
-    if (failed(opened)) return request.fail(opened);
-    encodeEntry(request.view, request.bodyAt, this.#node(opened.inode), opened);
+    if (!(yield* this.#opened(request, attributes.inode))) return request.fail(E.NFILE);
+    encodeEntry(request.view, request.bodyAt, this.#node(attributes.inode), attributes);
     encodeOpen(request.view, request.bodyAt + entryOut.sizeof, request.handle, this.#openFlags(flags));
     return request.finish(entryOut.sizeof + openOut.sizeof);
   }
 
-  /** After an open was registered: gives it a handle and clears setuid and setgid where the open's O_TRUNC does. */
-  *#opened(request: FuseRequest, attributes: Attributes, kill: boolean): Task<Result<Attributes>> {
-    const { inode } = attributes;
-    let result: Result<Attributes> = attributes;
-    if (kill && (attributes.mode & (S.ISUID | S.ISGID)) !== 0) {
-      result = yield* this.fileSystem.setAttributes(inode, { killSetId: true });
-    }
-    request.handle = failed(result) ? 0 : this.#newHandle(inode);
-    if (request.handle !== 0) return result;
-    yield* this.fileSystem.release(inode);
-    return failed(result) ? result : E.NFILE;
+  /** Gives an open that was registered a handle; ends it and is false when there are too many. */
+  *#opened(request: FuseRequest, inode: number): Task<boolean> {
+    request.handle = this.#newHandle(inode);
+    if (request.handle === 0) yield* this.fileSystem.release(inode);
+    return request.handle !== 0;
   }
 
   *#open(request: FuseRequest): Task<number> {
     const flags = request.u32(openIn.flags), truncate = (flags & O.TRUNC) !== 0;
     if (this.fileSystem.readOnly && (truncate || (flags & O.ACCMODE) !== 0)) return request.fail(E.ROFS);
-    const kill = truncate && (request.u32(openIn.openFlags) & FUSE_OPEN_KILL_SUIDGID) !== 0;
-    const attributes = yield* this.fileSystem.open(this.#inode(request.nodeid), { truncate });
+    const killSetId = (request.u32(openIn.openFlags) & FUSE_OPEN_KILL_SUIDGID) !== 0;
+    const attributes = yield* this.fileSystem.open(this.#inode(request.nodeid), { truncate, killSetId });
     if (failed(attributes)) return request.fail(attributes);
-    const opened = yield* this.#opened(request, attributes, kill);
-    if (failed(opened)) return request.fail(opened);
+    if (!(yield* this.#opened(request, attributes.inode))) return request.fail(E.NFILE);
     encodeOpen(request.view, request.bodyAt, request.handle, this.#openFlags(flags));
     return request.finish(openOut.sizeof);
   }

@@ -15,6 +15,7 @@ import type {
   Done,
   FileSystem,
   Lock,
+  OpenOptions,
   Totals,
   Whence,
 } from "../../core/client/filesystem.ts";
@@ -296,6 +297,7 @@ export class MemoryFileSystem implements FileSystem {
       const node = this.#nodes.get(existing.inode)!;
       if (options.exclusive || !isRegular(node.a.mode)) return E.EXIST;
       if (options.truncate) {
+        if (options.killSetId) this.#killSetId(node);
         this.#truncate(node, 0);
         this.#changed(node, true);
       }
@@ -431,12 +433,13 @@ export class MemoryFileSystem implements FileSystem {
     return typeof node === "number" ? node : node.target ?? E.INVAL;
   }
 
-  *open(inode: number, options: { truncate: boolean }): Task<Result<Attributes>> {
+  *open(inode: number, options: OpenOptions): Task<Result<Attributes>> {
     yield* this.#enter("open");
     const node = this.#file(inode);
     if (typeof node === "number") return node;
     node.opens++;
     if (options.truncate) {
+      if (options.killSetId) this.#killSetId(node);
       this.#truncate(node, 0);
       this.#changed(node, true);
     }

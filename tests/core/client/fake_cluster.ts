@@ -140,6 +140,7 @@ export class FakeCluster {
         if ((body.valid & setattrValid.mode) !== 0) {
           node!.attributes.mode = (node!.attributes.mode & S.IFMT) | body.mode;
         }
+        if ((body.valid & setattrValid.killSetId) !== 0) node!.attributes.mode &= ~(S.ISUID | S.ISGID);
         return { body: { attributes: node!.attributes } };
       case "READDIR": {
         const entries = [...node!.entries].map(([name, inode], i) => ({
@@ -247,6 +248,7 @@ export class FakeCluster {
       const { mode } = this.nodes.get(known)!.attributes;
       const attributes = shardOf(known) === asked.head.shard ? this.nodes.get(known)!.attributes : null;
       if (attributes !== null && body.openId !== 0) this.opens.set(known, body.openId);
+      if (attributes !== null && body.truncate) this.#resize(this.nodes.get(known)!, 0);
       return { body: { created: false, inode: known, type: mode >>> 12, attributes } };
     }
     const node = this.#make(body.mode, inodeNumber(asked.head.shard, this.#sequence++));

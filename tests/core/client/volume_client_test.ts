@@ -85,6 +85,20 @@ Deno.test("create() opens an existing far file by OPEN, and cuts it when asked",
   assertEquals(create(c, "far", { exclusive: true }), E.EXIST);
 });
 
+Deno.test("create() keeps setuid and setgid of what it makes, and clears those of what it cuts when asked", () => {
+  const c = new FakeCluster();
+  const cut = { mode: 0o6755, truncate: true, killSetId: true };
+  assertEquals(value(create(c, "new", cut)).mode, S.IFREG | 0o6755);
+  assertEquals(c.names(), ["CREATE"]);
+  for (const [name, shard] of [["near", shardOf(c.volume.root)], ["far", 3]] as const) {
+    const file = c.file(name, shard, 100);
+    file.mode = S.IFREG | 0o6755;
+    assertEquals(value(create(c, name, { ...cut, killSetId: false })).mode, S.IFREG | 0o6755);
+    const opened = value(create(c, name, cut));
+    assertEquals([opened.mode, opened.size, file.mode], [S.IFREG | 0o755, 0, S.IFREG | 0o755]);
+  }
+});
+
 Deno.test("create() does not open what is no regular file", () => {
   const c = new FakeCluster();
   c.file("fifo", shardOf(c.volume.root)).mode = S.IFIFO | 0o644;

@@ -215,6 +215,16 @@ Deno.test("OPEN and CREATE with O_TRUNC clear setuid when the kernel says so", (
   assertEquals(read(harness, node, 0, 10).body.length, 0);
 });
 
+Deno.test("CREATE with O_TRUNC keeps setuid and setgid of the file that it makes", () => {
+  const harness = new Harness();
+  const flags = O.TRUNC | 1;
+  const kill = { [createIn.flags]: flags, [createIn.mode]: 0o6755, [createIn.openFlags]: FUSE_OPEN_KILL_SUIDGID };
+  assertEquals(harness.ask("CREATE", {}, struct(createIn.sizeof, kill), "file").errno, 0);
+  assertEquals(modeOf(lookup(harness, "file")), 0o106755);
+  assertEquals(harness.ask("CREATE", {}, struct(createIn.sizeof, kill), "file").errno, 0);
+  assertEquals(modeOf(lookup(harness, "file")), 0o100755);
+});
+
 Deno.test("WRITE and SETATTR clear setuid and setgid as flagged, chown always", () => {
   const harness = new Harness();
   const { node } = create(harness, "file");
