@@ -87,6 +87,26 @@ export async function fails(codes: string | readonly string[], call: Promise<unk
   throw new AssertionError(`the call was done (${Deno.inspect(result)}), not ${wanted.join(" or ")}`);
 }
 
+/** Waits until every clock on the way has moved on, so that times that are set now differ from those before. */
+export function later(): Promise<void> {
+  return new Promise((done) => setTimeout(done, 20));
+}
+
+/** Bytes as text. */
+export function text(bytes: Uint8Array): string {
+  return new TextDecoder().decode(bytes);
+}
+
+/** `length` bytes that differ from place to place, and from seed to seed. */
+export function pattern(length: number, seed = 1): Uint8Array {
+  const bytes = new Uint8Array(length);
+  for (let i = 0, state = seed * 2654435761; i < length; i++) {
+    state = (Math.imul(state, 1664525) + 1013904223) | 0;
+    bytes[i] = state >>> 24;
+  }
+  return bytes;
+}
+
 /** What stat(2) tells. Times are nanoseconds since 1970; over the library they are cut to milliseconds. */
 export interface Stat {
   ino: number;

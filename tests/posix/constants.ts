@@ -91,6 +91,7 @@ export const SYS = {
   pwritev2: 328,
   statx: 332,
   openat2: 437,
+  fchmodat2: 452,
   faccessat2: 439,
 } as const;
 

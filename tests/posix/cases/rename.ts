@@ -1,7 +1,7 @@
 /** rename(2): what it moves and replaces, what it refuses, and what stays. */
 
 import { assert, assertEquals, assertGreater } from "@std/assert";
-import { alice, bob, both, fails, kernel } from "../case.ts";
+import { alice, bob, both, fails, kernel, later, text } from "../case.ts";
 import { nameMax, O, S } from "../constants.ts";
 import { fileTypes, typeBits } from "../kernel.ts";
 import { pathCases } from "../path_cases.ts";
@@ -150,7 +150,7 @@ kernel("an open file that is replaced by rename() stays readable without a link"
   await fs.writeFile("file", "file");
   const open = await fs.open("victim", O.RDONLY);
   await fs.rename("file", "victim");
-  assertEquals(new TextDecoder().decode(await open.read(100)), "victim");
+  assertEquals(text(await open.read(100)), "victim");
   assertEquals((await open.fstat()).nlink, 0);
 });
 
@@ -194,7 +194,7 @@ kernel("what is below a moved directory is found by its new path and by its open
   await fs.rename("from", "to");
   assertEquals(await fs.readText("to/deep/file"), "found");
   const file = await fs.openat(dir.fd, "file", O.RDONLY);
-  assertEquals(new TextDecoder().decode(await file.read(10)), "found");
+  assertEquals(text(await file.read(10)), "found");
 });
 
 both("rename() updates mtime and ctime of both directories", async (fs) => {
@@ -202,7 +202,7 @@ both("rename() updates mtime and ctime of both directories", async (fs) => {
   await fs.mkdir("to");
   await fs.writeFile("from/file", "");
   const before = await Promise.all([fs.stat("from"), fs.stat("to")]);
-  await new Promise((done) => setTimeout(done, 20));
+  await later();
   await fs.rename("from/file", "to/file");
   const after = await Promise.all([fs.stat("from"), fs.stat("to")]);
   for (const [i, dir] of after.entries()) {

@@ -1,7 +1,7 @@
 /** rmdir(2). */
 
 import { assertEquals, assertGreater } from "@std/assert";
-import { both, fails, kernel } from "../case.ts";
+import { both, fails, kernel, later } from "../case.ts";
 import { AT, nameMax } from "../constants.ts";
 import { fileTypes } from "../kernel.ts";
 import { kernelPathCases } from "../path_cases.ts";
@@ -69,7 +69,7 @@ both("rmdir() updates mtime and ctime of the parent", async (fs) => {
   await fs.mkdir("parent");
   await fs.mkdir("parent/dir");
   const before = await fs.stat("parent");
-  await new Promise((done) => setTimeout(done, 20));
+  await later();
   await fs.rmdir("parent/dir");
   const after = await fs.stat("parent");
   assertGreater(after.mtime, before.mtime);

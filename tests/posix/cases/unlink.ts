@@ -1,7 +1,7 @@
 /** unlink(2), and files that are open when their last name goes. */
 
 import { assertEquals, assertGreater } from "@std/assert";
-import { both, fails, kernel } from "../case.ts";
+import { both, fails, kernel, later, text } from "../case.ts";
 import { nameMax, O } from "../constants.ts";
 import { fileTypes } from "../kernel.ts";
 import { pathCases } from "../path_cases.ts";
@@ -48,7 +48,7 @@ both("unlink() updates ctime of a file that has another link", async (fs) => {
   await fs.writeFile("one", "");
   await fs.link("one", "two");
   const before = await fs.stat("two");
-  await new Promise((done) => setTimeout(done, 20));
+  await later();
   await fs.unlink("one");
   const after = await fs.stat("two");
   assertGreater(after.ctime, before.ctime);
@@ -59,7 +59,7 @@ both("unlink() updates mtime and ctime of the directory", async (fs) => {
   await fs.mkdir("dir");
   await fs.writeFile("dir/file", "");
   const before = await fs.stat("dir");
-  await new Promise((done) => setTimeout(done, 20));
+  await later();
   await fs.unlink("dir/file");
   const after = await fs.stat("dir");
   assertGreater(after.mtime, before.mtime);
@@ -70,9 +70,9 @@ both("an open file that was unlinked can be read and written until it is closed"
   await fs.writeFile("file", "before");
   const file = await fs.open("file", O.RDWR);
   await fs.unlink("file");
-  assertEquals(new TextDecoder().decode(await file.pread(100, 0)), "before");
+  assertEquals(text(await file.pread(100, 0)), "before");
   await file.pwrite("after unlink", 0);
-  assertEquals(new TextDecoder().decode(await file.pread(100, 0)), "after unlink");
+  assertEquals(text(await file.pread(100, 0)), "after unlink");
   const { nlink, size } = await file.fstat();
   assertEquals([nlink, size], [0, 12]);
 });
@@ -82,9 +82,9 @@ both("an open file that another client unlinked can be read and written", async 
   const file = await fs.open("file", O.RDWR);
   await (await fs.elsewhere()).unlink("file");
   assertEquals(await fs.exists("file"), false);
-  assertEquals(new TextDecoder().decode(await file.pread(100, 0)), "before");
+  assertEquals(text(await file.pread(100, 0)), "before");
   await file.pwrite("more", 6);
-  assertEquals(new TextDecoder().decode(await file.pread(100, 0)), "beforemore");
+  assertEquals(text(await file.pread(100, 0)), "beforemore");
 });
 
 both("a name can be made anew while the old file is still open", async (fs) => {
@@ -92,7 +92,7 @@ both("a name can be made anew while the old file is still open", async (fs) => {
   const old = await fs.open("file", O.RDONLY);
   await fs.unlink("file");
   await fs.writeFile("file", "new");
-  assertEquals(new TextDecoder().decode(await old.pread(10, 0)), "old");
+  assertEquals(text(await old.pread(10, 0)), "old");
   assertEquals(await fs.readText("file"), "new");
 });
 
