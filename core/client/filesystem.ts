@@ -95,11 +95,11 @@ export interface Lock {
   ownerHigh: number;
   pid: number;
   /** First byte, and last byte inclusive; `lockEnd` = up to the end of any size. */
-  start: number;
-  end: number;
+  start: bigint;
+  end: bigint;
 }
-/** `end` of a lock that reaches to the end. */
-export const lockEnd = Number.MAX_SAFE_INTEGER;
+/** `end` of a lock that reaches to the end: the kernel's OFFSET_MAX. */
+export const lockEnd = 2n ** 63n - 1n;
 
 /** Totals of a volume. */
 export interface Totals {

@@ -70,14 +70,14 @@ export class HeldLocks {
   }
 
   /** The parts of a lock's range in which its owner holds nothing. */
-  gaps(inode: number, lock: WireLock): { start: number; end: number }[] {
+  gaps(inode: number, lock: WireLock): { start: bigint; end: bigint }[] {
     const held = (this.#inodes.get(inode)?.held.locks ?? [])
       .filter((one) => ownerOf(one) === ownerOf(lock) && one.start <= lock.end && one.end >= lock.start);
-    const gaps: { start: number; end: number }[] = [];
+    const gaps: { start: bigint; end: bigint }[] = [];
     let at = lock.start;
     for (const one of held) {
-      if (one.start > at) gaps.push({ start: at, end: one.start - 1 });
-      at = one.end + 1;
+      if (one.start > at) gaps.push({ start: at, end: one.start - 1n });
+      at = one.end + 1n;
     }
     if (at <= lock.end) gaps.push({ start: at, end: lock.end });
     return gaps;
@@ -132,6 +132,6 @@ function own(lock: WireLock): SessionLock {
 }
 
 /** An unlock of the given part of a lock. */
-export function unlockOf(lock: WireLock, part: { start: number; end: number }): WireLock {
+export function unlockOf(lock: WireLock, part: { start: bigint; end: bigint }): WireLock {
   return { ...lock, ...part, type: lockType.unlock };
 }

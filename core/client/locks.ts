@@ -21,13 +21,12 @@ const typeNames = ["read", "write", "unlock"] as const;
 
 function onWire(lock: Lock): WireLock {
   const { flock, ownerLow, ownerHigh, pid } = lock;
-  const range = flock ? { start: 0, end: lockRangeEnd } : { start: lock.start, end: lock.end };
+  const range = flock ? { start: 0n, end: lockRangeEnd } : { start: lock.start, end: lock.end };
   return { flock, type: lockType[lock.type], ownerLow, ownerHigh, pid, ...range };
 }
 
 function isRange(lock: WireLock): boolean {
-  return Number.isSafeInteger(lock.start) && Number.isSafeInteger(lock.end) && lock.start >= 0 &&
-    lock.start <= lock.end;
+  return lock.start >= 0n && lock.start <= lock.end && lock.end <= lockRangeEnd;
 }
 
 /** TESTLOCK. */
@@ -147,7 +146,7 @@ export function* dropLocks(
   ownerHigh: number,
 ): Task<Done> {
   const { locks } = volume.session;
-  const any = { flock, type: lockType.unlock, ownerLow, ownerHigh, pid: 0, start: 0, end: lockRangeEnd };
+  const any = { flock, type: lockType.unlock, ownerLow, ownerHigh, pid: 0, start: 0n, end: lockRangeEnd };
   if (!locks.mayHold(inode, any)) return done;
   const answer = yield* volume.ask(DROPLOCKS, inode, { inode, flock, ownerLow, ownerHigh });
   if (!failed(answer) || answer === E.STALE || answer === E.NOENT) locks.release(inode, any);

@@ -325,7 +325,7 @@ export class OpenFile {
 
   #flock(type: "read" | "write" | "unlock") {
     const { pid } = this.#paths.who;
-    return { flock: true, type, ownerLow: this.#owner, ownerHigh: 0, pid, start: 0, end: lockEnd };
+    return { flock: true, type, ownerLow: this.#owner, ownerHigh: 0, pid, start: 0n, end: lockEnd };
   }
 
   *#set(change: AttributeChange): Task<Done> {

@@ -582,6 +582,11 @@ export class FuseRequest {
     return this.view.getUint32(at + 4, true) * 4294967296 + this.view.getUint32(at, true);
   }
 
+  /** A u64 of the request's struct, exactly. */
+  bigU64(field: number): bigint {
+    return this.view.getBigUint64(this.args + field, true);
+  }
+
   /** Signed seconds and unsigned nanoseconds of the request's struct. */
   time(secField: number, nsecField: number): Time {
     const at = this.args + secField;

@@ -700,12 +700,8 @@ export class FuseSession {
     const found = yield* this.fileSystem.testLock(this.#inode(request.nodeid), lock);
     if (failed(found)) return request.fail(found);
     const { view } = request, at = request.bodyAt;
-    setU64(view, at + lkOut.start, found.start);
-    if (found.end >= lockEnd) {
-      // OFFSET_MAX, which the kernel shows as length 0.
-      view.setUint32(at + lkOut.end, 0xffffffff, true);
-      view.setUint32(at + lkOut.end + 4, 0x7fffffff, true);
-    } else setU64(view, at + lkOut.end, found.end);
+    view.setBigUint64(at + lkOut.start, found.start, true);
+    view.setBigUint64(at + lkOut.end, found.end, true);
     view.setUint32(at + lkOut.type, lockTypes.indexOf(found.type), true);
     view.setUint32(at + lkOut.pid, found.pid, true);
     return request.finish(lkOut.sizeof);
@@ -736,7 +732,7 @@ export class FuseSession {
     const key = lockKey(lock.flock, lock.ownerLow, lock.ownerHigh);
     const owners = this.#locks.get(inode);
     if (lock.type === "unlock") {
-      if (lock.start > 0 || lock.end < lockEnd || !owners?.delete(key)) return;
+      if (lock.start > 0n || lock.end < lockEnd || !owners?.delete(key)) return;
       if (owners.size === 0) this.#locks.delete(inode);
       return;
     }
@@ -761,9 +757,9 @@ const lockTypes = ["read", "write", "unlock"] as const;
 function decodeLock(request: FuseRequest): Result<Lock> {
   const type = request.u32(lkIn.type), flock = (request.u32(lkIn.lkFlags) & FUSE_LK_FLOCK) !== 0;
   if (type > LK.UNLCK) return E.INVAL;
-  const start = flock ? 0 : request.u64(lkIn.start);
-  const end = flock ? lockEnd : Math.min(request.u64(lkIn.end), lockEnd);
-  if (start > end) return start > lockEnd ? E.OVERFLOW : E.INVAL;
+  const start = flock ? 0n : request.bigU64(lkIn.start), end = flock ? lockEnd : request.bigU64(lkIn.end);
+  if (end > lockEnd) return E.OVERFLOW;
+  if (start > end) return E.INVAL;
   return {
     flock,
     type: lockTypes[type],

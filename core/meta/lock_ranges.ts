@@ -1,6 +1,7 @@
 /**
  * Locks of one inode: byte ranges as fcntl(2) has them (one owner's ranges split, merge and convert) and whole-file
- * locks as flock(2) has them. Pure bookkeeping, used by the server for what is granted and by the client for what it
+ * locks as flock(2) has them. Offsets are exact up to the kernel's last one, 2^63 - 1: a program may lock far beyond what
+ * a file can hold. Pure bookkeeping, used by the server for what is granted and by the client for what it
  * has to claim again. Who waits, for how long, and deadlocks are other modules' affair.
  *
  * @module
@@ -11,8 +12,8 @@ import type { lock } from "../protocol/messages.ts";
 
 /** `type` of a lock, on the wire and here. */
 export const lockType = { read: 0, write: 1, unlock: 2 } as const;
-/** `end` of a lock that reaches to the end of any size. */
-export const lockRangeEnd = Number.MAX_SAFE_INTEGER;
+/** `end` of a lock that reaches to the end of any size (the kernel's OFFSET_MAX). */
+export const lockRangeEnd = 2n ** 63n - 1n;
 
 /** A lock as messages carry it. `end` is the last byte, inclusive. */
 export type WireLock = Of<typeof lock>;
@@ -32,6 +33,14 @@ export function blocks(held: SessionLock, wanted: SessionLock): boolean {
   if (held.flock !== wanted.flock || wanted.type === lockType.unlock || sameOwner(held, wanted)) return false;
   if (held.type === lockType.read && wanted.type === lockType.read) return false;
   return wanted.flock || (held.start <= wanted.end && wanted.start <= held.end);
+}
+
+function lowest(a: bigint, b: bigint): bigint {
+  return a < b ? a : b;
+}
+
+function highest(a: bigint, b: bigint): bigint {
+  return a > b ? a : b;
 }
 
 /** The locks held on one inode. Every operation is linear in their number. */
@@ -123,18 +132,18 @@ export class LockList {
     const merged: SessionLock = { ...wanted };
     let touched = wanted.type !== lockType.unlock;
     for (const held of own) {
-      if (held.end < wanted.start - 1 || held.start > wanted.end + 1) left.push(held);
+      if (held.end < wanted.start - 1n || held.start > wanted.end + 1n) left.push(held);
       else if (held.type === wanted.type) {
-        merged.start = Math.min(merged.start, held.start);
-        merged.end = Math.max(merged.end, held.end);
+        merged.start = lowest(merged.start, held.start);
+        merged.end = highest(merged.end, held.end);
       } else {
         touched ||= held.start <= wanted.end && wanted.start <= held.end;
-        if (held.start < wanted.start) left.push({ ...held, end: Math.min(held.end, wanted.start - 1) });
-        if (held.end > wanted.end) left.push({ ...held, start: Math.max(held.start, wanted.end + 1) });
+        if (held.start < wanted.start) left.push({ ...held, end: lowest(held.end, wanted.start - 1n) });
+        if (held.end > wanted.end) left.push({ ...held, start: highest(held.start, wanted.end + 1n) });
       }
     }
     if (wanted.type !== lockType.unlock) left.push(merged);
-    left.sort((a, b) => a.start - b.start);
+    left.sort((a, b) => a.start < b.start ? -1 : 1);
     this.#held = others.concat(left);
     return touched;
   }

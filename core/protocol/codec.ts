@@ -70,6 +70,13 @@ export class Writer {
     this.setU32(at + 4, Math.floor(value / 4294967296));
   }
 
+  /** A whole number 0..2^63-1 in 8 bytes. */
+  u63(value: bigint): void {
+    const at = this.reserve(8);
+    this.setU32(at, Number(value & 0xffffffffn));
+    this.setU32(at + 4, Number(value >> 32n));
+  }
+
   f64(value: number): void {
     const at = this.reserve(8);
     f64[0] = value;
@@ -129,6 +136,12 @@ export class Reader {
     return high * 4294967296 + low;
   }
 
+  u63(): bigint {
+    const low = this.u32(), high = this.u32();
+    if (high >= 0x80000000) throw new DecodeError("number above 2^63");
+    return BigInt(high) << 32n | BigInt(low);
+  }
+
   f64(): number {
     const at = this.take(8);
     f64Bytes.set(this.bytes.subarray(at, at + 8));
@@ -164,6 +177,8 @@ export const u16: Codec<number> = { write: (w, v) => w.u16(v), read: (r) => r.u1
 export const u32: Codec<number> = { write: (w, v) => w.u32(v), read: (r) => r.u32() };
 /** Whole number 0..2^53-1, 8 bytes. */
 export const u53: Codec<number> = { write: (w, v) => w.u53(v), read: (r) => r.u53() };
+/** Whole number 0..2^63-1, 8 bytes: for what the kernel counts further than files can be. */
+export const u63: Codec<bigint> = { write: (w, v) => w.u63(v), read: (r) => r.u63() };
 /** A double. */
 export const double: Codec<number> = { write: (w, v) => w.f64(v), read: (r) => r.f64() };
 /** One byte, 0 or 1. */

@@ -20,6 +20,7 @@ import {
   u16,
   u32,
   u53,
+  u63,
   u8,
 } from "./codec.ts";
 import { attributes as storedAttributes } from "../meta/layout.ts";
@@ -51,8 +52,8 @@ export const lock = struct({
   ownerLow: u32,
   ownerHigh: u32,
   pid: u32,
-  start: u53,
-  end: u53,
+  start: u63,
+  end: u63,
 });
 
 /** One entry of a directory page. */

@@ -679,15 +679,15 @@ export class MemoryFileSystem implements FileSystem {
   }
 
   /** Takes [start, end] out of an owner's locks and wakes who waits. */
-  #cut(node: Node, owner: string, start: number, end: number): void {
+  #cut(node: Node, owner: string, start: bigint, end: bigint): void {
     const kept: HeldLock[] = [];
     for (const lock of node.locks) {
       if (lock.owner !== owner || lock.end < start || lock.start > end) {
         kept.push(lock);
         continue;
       }
-      if (lock.start < start) kept.push({ ...lock, end: start - 1 });
-      if (lock.end > end) kept.push({ ...lock, start: end + 1 });
+      if (lock.start < start) kept.push({ ...lock, end: start - 1n });
+      if (lock.end > end) kept.push({ ...lock, start: end + 1n });
     }
     node.locks = kept;
     const waiters = node.waiters;
@@ -714,7 +714,7 @@ export class MemoryFileSystem implements FileSystem {
     yield* this.#enter("dropLocks");
     const node = this.#node(inode);
     if (typeof node === "number") return node;
-    this.#cut(node, ownerOf({ flock, ownerLow, ownerHigh }), 0, lockEnd);
+    this.#cut(node, ownerOf({ flock, ownerLow, ownerHigh }), 0n, lockEnd);
     return done;
   }
 
@@ -750,5 +750,5 @@ function conflicts(node: Node, lock: Lock): HeldLock[] {
     held.flock === lock.flock && held.owner !== owner && held.start <= lock.end && held.end >= lock.start &&
     (held.type === "write" || lock.type === "write")
   );
-  return found.sort((a, b) => a.start - b.start);
+  return found.sort((a, b) => a.start < b.start ? -1 : 1);
 }

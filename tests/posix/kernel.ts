@@ -133,8 +133,8 @@ function direntsOf(bytes: Uint8Array): Dirent[] {
 export interface RangeLock {
   /** F.RDLCK, F.WRLCK, F.UNLCK. */
   type: number;
-  start: number;
-  length: number;
+  start: number | bigint;
+  length: number | bigint;
   /** Of `start`: SEEK.*; SET unless given. */
   whence?: number;
   /** Told by F_GETLK. */

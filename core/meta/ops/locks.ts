@@ -50,8 +50,8 @@ export function droplocks(engine: Engine, request: Request): Answer {
     session: request.head.session,
     type: lockType.unlock,
     pid: 0,
-    start: 0,
-    end: 0,
+    start: 0n,
+    end: 0n,
   };
   engine.locks.drop(inode, owner);
   return { status: 0, body: {} };

@@ -216,7 +216,7 @@ export class FakeCluster {
       }
       case "DROPLOCKS": {
         const { flock, ownerLow, ownerHigh } = body;
-        const like = { flock, ownerLow, ownerHigh, type: 2, pid: 0, start: 0, end: none, session: asked.head.session };
+        const like = { flock, ownerLow, ownerHigh, type: 2, pid: 0, start: 0n, end: 0n, session: asked.head.session };
         this.#lockList(body.inode).release(like);
         this.#wake();
         return {};

@@ -6,8 +6,8 @@ import { lockType } from "../../../core/meta/lock_ranges.ts";
 import { Future } from "../../../core/task.ts";
 import { FakeCluster } from "./fake_cluster.ts";
 
-function lock(owner: number, type: Lock["type"], start = 0, end = lockEnd, flock = false): Lock {
-  return { flock, type, ownerLow: owner, ownerHigh: 0, pid: owner, start, end };
+function lock(owner: number, type: Lock["type"], start = 0, end: number | bigint = lockEnd, flock = false): Lock {
+  return { flock, type, ownerLow: owner, ownerHigh: 0, pid: owner, start: BigInt(start), end: BigInt(end) };
 }
 
 interface World {
@@ -38,7 +38,16 @@ function world(options = {}): World {
       return { done, cancel };
     },
     foreign: (start, end, type = lockType.write) => {
-      const held = { session: 99, flock: false, type, ownerLow: 1, ownerHigh: 0, pid: 1, start, end };
+      const held = {
+        session: 99,
+        flock: false,
+        type,
+        ownerLow: 1,
+        ownerHigh: 0,
+        pid: 1,
+        start: BigInt(start),
+        end: BigInt(end),
+      };
       c.runtime.run(c.volume.testLock(inode, lock(1, "read")));
       c.locks.get(inode)!.set(held);
     },
@@ -50,7 +59,7 @@ Deno.test("setLock() says EAGAIN for a conflict, and testLock() who it is", () =
   assertEquals(w.set(lock(1, "write", 0, 9)), 0);
   assertEquals(w.set(lock(2, "read", 5, 5)), E.AGAIN);
   const found = w.c.runtime.run(w.c.volume.testLock(w.inode, lock(2, "read", 5, 5)));
-  assertEquals(failed(found) ? found : [found.type, found.start, found.end, found.ownerLow], ["write", 0, 9, 1]);
+  assertEquals(failed(found) ? found : [found.type, found.start, found.end, found.ownerLow], ["write", 0n, 9n, 1]);
   assertEquals(w.set(lock(2, "read", 9, 5)), E.INVAL);
 });
 
@@ -75,7 +84,7 @@ Deno.test("a wait ends within 2 s when the push was lost", () => {
 });
 
 function lockWire(owner: number) {
-  return { flock: false, type: lockType.unlock, ownerLow: owner, ownerHigh: 0, pid: 0, start: 0, end: lockEnd };
+  return { flock: false, type: lockType.unlock, ownerLow: owner, ownerHigh: 0, pid: 0, start: 0n, end: lockEnd };
 }
 
 Deno.test("a wait that is cancelled ends with EINTR and is forgotten by the server", () => {
@@ -150,7 +159,7 @@ Deno.test("what is claimed after a start is exactly what is held", () => {
   w.c.store(2).crash();
   w.c.runtime.pass(1000);
   const held = w.c.locks.get(w.inode)!.locks.map((one) => [one.flock, one.ownerLow, one.type, one.start, one.end]);
-  assertEquals(held, [[false, 1, 1, 0, 9], [false, 1, 1, 20, 99], [true, 3, 1, 0, lockEnd]]);
+  assertEquals(held, [[false, 1, 1, 0n, 9n], [false, 1, 1, 20n, 99n], [true, 3, 1, 0n, lockEnd]]);
 });
 
 Deno.test("a lock whose request was given up is dropped at the close", () => {
@@ -173,11 +182,11 @@ Deno.test("a wait that is given up is ended at the server when it answers again,
   w.c.runtime.pass(8000);
   assertEquals(done.value, E.IO);
   w.c.locks.get(w.inode)!.releaseSession(99);
-  w.c.locks.get(w.inode)!.set({ ...lockWire(2), type: lockType.write, session: 5, start: 0, end: 29 });
+  w.c.locks.get(w.inode)!.set({ ...lockWire(2), type: lockType.write, session: 5, start: 0n, end: 29n });
   w.c.waiting.length = 0;
   w.c.before = () => undefined;
   w.c.runtime.pass(10_000);
-  assertEquals(w.c.locks.get(w.inode)!.locks.map((one) => [one.start, one.end]), [[20, 29]]);
+  assertEquals(w.c.locks.get(w.inode)!.locks.map((one) => [one.start, one.end]), [[20n, 29n]]);
 });
 
 Deno.test("a wait ends with EIO when the session dies", () => {

@@ -166,7 +166,7 @@ Deno.test("opens and locks are claimed after a store's start, before anything el
   const c = new FakeCluster([1, 1]);
   const files = Array.from({ length: 1100 }, (_, i) => c.file(`f${i}`, (i % 2) * 3));
   for (const file of files) value(c.runtime.run(c.volume.open(file.inode, { truncate: false })));
-  const lock: Lock = { flock: false, type: "write", ownerLow: 1, ownerHigh: 2, pid: 3, start: 5, end: 9 };
+  const lock: Lock = { flock: false, type: "write", ownerLow: 1, ownerHigh: 2, pid: 3, start: 5n, end: 9n };
   value(c.runtime.run(c.volume.setLock(files[0].inode, lock, false, never())));
   const on = files.filter((file) => shardOf(file.inode) === 0);
   c.opens.clear();

@@ -395,6 +395,20 @@ Deno.test("SETLK, GETLK and FLUSH: closing drops the owner's fcntl locks", () =>
   );
 });
 
+Deno.test("SETLK and GETLK tell the last bytes that can be locked apart", () => {
+  const harness = new Harness(), last = 2n ** 63n - 1n;
+  const { node } = create(harness, "a");
+  const byte = (at: bigint, owner: bigint) =>
+    lockBody(LK.WRLCK, { [lkIn.start]: at, [lkIn.end]: at, [lkIn.owner]: owner });
+  assertEquals(harness.ask("SETLK", { nodeid: node }, byte(last, 1n)).errno, 0);
+  assertEquals(harness.ask("SETLK", { nodeid: node }, byte(last - 1n, 2n)).errno, 0);
+  assertEquals(harness.ask("SETLK", { nodeid: node }, byte(last - 1n, 1n)).errno, E.AGAIN);
+  const found = harness.ask("GETLK", { nodeid: node }, lockBody(LK.WRLCK, { [lkIn.owner]: 1n })).view;
+  assertEquals([found.getBigUint64(0, true), found.getBigUint64(8, true)], [last - 1n, last - 1n]);
+  const beyond = lockBody(LK.WRLCK, { [lkIn.end]: last + 1n });
+  assertEquals(harness.ask("SETLK", { nodeid: node }, beyond).errno, E.OVERFLOW);
+});
+
 Deno.test("FLUSH asks the file system only when a lock may be held", () => {
   const asked: string[] = [];
   const harness = new Harness({

@@ -1,7 +1,8 @@
 import { assert, assertEquals } from "@std/assert";
 import { LockList, lockRangeEnd, lockType, type SessionLock } from "../../../core/meta/lock_ranges.ts";
 
-function range(owner: number, type: number, start: number, end: number, flock = false): SessionLock {
+function range(owner: number, type: number, from: number, to: number | bigint, flock = false): SessionLock {
+  const start = BigInt(from), end = BigInt(to);
   return { session: 1 + owner % 2, flock, type, ownerLow: owner, ownerHigh: 0, pid: 100 + owner, start, end };
 }
 
@@ -23,6 +24,15 @@ Deno.test("LockList.acquire() merges ranges of one kind that touch", () => {
   list.acquire(range(1, lockType.read, 20, 29));
   list.acquire(range(1, lockType.read, 10, 19));
   assertEquals(shown(list, 1), ["0:0-29"]);
+});
+
+Deno.test("LockList.acquire() keeps bytes at the end of 63 bits apart", () => {
+  const list = new LockList(), last = 2n ** 63n - 1n;
+  assertEquals(list.acquire(range(1, lockType.write, 2 ** 54, last)), null);
+  assertEquals(list.acquire({ ...range(1, lockType.unlock, 0, last), start: last - 1n, end: last - 1n }), null);
+  assertEquals(shown(list, 1), [`1:${2 ** 54}-${last - 2n}`, `1:${last}-${last}`]);
+  assertEquals(list.acquire({ ...range(2, lockType.write, 0, last), start: last - 1n, end: last - 1n }), null);
+  assertEquals(list.acquire({ ...range(3, lockType.read, 0, last), start: last })?.ownerLow, 1);
 });
 
 Deno.test("LockList.acquire() converts a part of a range", () => {
@@ -96,7 +106,7 @@ Deno.test("LockList agrees with an array of bytes when locks come at random", ()
         const seen = new Array<number>(bytes).fill(lockType.unlock);
         const own = list.locks.filter((l) => l.ownerLow === one);
         for (const held of own) {
-          for (let at = held.start; at <= held.end; at++) {
+          for (let at = Number(held.start); at <= Number(held.end); at++) {
             assertEquals(seen[at], lockType.unlock, "ranges overlap");
             seen[at] = held.type;
           }
@@ -104,7 +114,7 @@ Deno.test("LockList agrees with an array of bytes when locks come at random", ()
         assertEquals(seen, model[one]);
         for (let i = 1; i < own.length; i++) {
           assert(own[i].start > own[i - 1].end, "ranges ascend");
-          assert(own[i].start > own[i - 1].end + 1 || own[i].type !== own[i - 1].type, "ranges that touch are merged");
+          assert(own[i].start > own[i - 1].end + 1n || own[i].type !== own[i - 1].type, "ranges that touch are merged");
         }
       }
     }
