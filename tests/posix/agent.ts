@@ -102,12 +102,16 @@ function memoryOf(arg: Exclude<Argument, { vector: unknown }>): Uint8Array<Array
   return bytes;
 }
 
+/** Memory that the call under way uses: it is not freed before the next one. */
+let held: Uint8Array[] = [];
+
 function system({ number, args, identity, trim }: Call & { call: "system" }): Answer {
-  const out: Uint8Array[] = [], kept: Uint8Array[] = [];
+  const out: Uint8Array[] = [];
+  held = [];
   const place = (arg: Exclude<Argument, { vector: unknown }>): number | bigint => {
     const bytes = memoryOf(arg);
     if (bytes === null) return arg as number | bigint;
-    kept.push(bytes);
+    held.push(bytes);
     if (!(arg instanceof Uint8Array)) {
       out.push(bytes.subarray(0, "out" in (arg as object) ? (arg as { out: number }).out : bytes.length));
     }
@@ -120,14 +124,12 @@ function system({ number, args, identity, trim }: Call & { call: "system" }): An
       words[2 * i] = BigInt(place(part));
       words[2 * i + 1] = BigInt(part instanceof Uint8Array ? part.length : part.out);
     }
-    kept.push(entries);
+    held.push(entries);
     return addressOf(entries);
   });
   become(identity);
   const result = raw(number, ...numbers);
   comeBack(identity);
-  // Until here nobody may free what the call has used.
-  if (kept.length > 1024) throw new Error("too many arguments");
   return { result, out: trim ? out.map((bytes) => bytes.slice(0, Math.max(0, result))) : out };
 }
 

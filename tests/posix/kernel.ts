@@ -298,6 +298,12 @@ export class KernelFile implements OpenFile {
     return this.fs.mapped(new Mapping(this.fs, result, length));
   }
 
+  /** Makes the file `length` bytes long and maps all of it, shared, to be read and written. */
+  async mmapOf(length: number): Promise<Mapping> {
+    await this.ftruncate(length);
+    return await this.mmap(length, ...sharedMap);
+  }
+
   /** One getdents64(2); no entries at the end. Has "." and "..". */
   async getdents(limitBytes = direntBytes): Promise<Dirent[]> {
     const { out } = await this.fs.call("getdents64", [this.fd, { out: limitBytes }, limitBytes], { trim: true });
