@@ -25,6 +25,7 @@ const body = {
   dir: 77 * 2 ** 41 + 5,
   name: new TextEncoder().encode("file.mdtest.00000000.123"),
   mode: 0o100644,
+  umask: 0o22,
   uid: 1000,
   gid: 1000,
   rdev: 0,

@@ -410,7 +410,7 @@ class ClusterCheck {
     if (known !== undefined) return known;
     const { caller, maps } = this.#parts, root = rootInode(volume, maps.current.shards), name = lostAndFoundName;
     const target = { shard: shardOf(root) };
-    const body = { dir: root, name, mode: lostAndFoundMode, uid: 0, gid: 0 };
+    const body = { dir: root, name, mode: lostAndFoundMode, umask: 0, uid: 0, gid: 0 };
     const made = yield* caller.call(MKDIR, target, body);
     let inode = made.status === 0 ? made.body!.attributes.inode : 0;
     if (made.status === E.EXIST) {

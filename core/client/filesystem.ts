@@ -19,7 +19,7 @@ export interface Caller {
   uid: number;
   gid: number;
   pid: number;
-  /** File mode creation mask, applied here (0 when it has been applied). */
+  /** File mode creation mask, which a directory's default ACL takes the place of (0 when it has been applied). */
   umask: number;
   /**
    * Supplementary groups of the caller, those that the front end knows to matter: a member of a setgid directory's group
@@ -84,6 +84,12 @@ export interface OpenOptions {
 
 /** RENAME_* flags of renameat2(2). */
 export const renameFlags = { noReplace: 1, exchange: 2 } as const;
+
+/**
+ * Flags of setxattr(2), and one of FUSE (FUSE_SETXATTR_ACL_KILL_SGID): the access ACL is set by one who must not keep the
+ * file's setgid.
+ */
+export const xattrFlags = { create: 1, replace: 2, killSetgid: 4 } as const;
 
 /** A byte-range or whole-file lock request. */
 export interface Lock {
@@ -164,7 +170,7 @@ export interface FileSystem {
   readDirectory(dir: number, cookie: number, limitBytes: number, plus: boolean): Task<Result<DirectoryEntry[]>>;
 
   getExtendedAttribute(inode: number, name: Uint8Array): Task<Result<Uint8Array>>;
-  /** flags: XATTR_CREATE 1, XATTR_REPLACE 2. */
+  /** flags: {@linkcode xattrFlags}. POSIX ACLs are attributes as in Linux, see core/meta/acl.ts. */
   setExtendedAttribute(inode: number, name: Uint8Array, value: Uint8Array, flags: number): Task<Done>;
   /** Names, each ended by NUL. */
   listExtendedAttributes(inode: number): Task<Result<Uint8Array>>;

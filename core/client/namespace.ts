@@ -60,13 +60,14 @@ export function* create(
   const errno = nameErrno(name) || targetErrno(type, options.target);
   if (errno !== 0) return errno;
   if (type === S.IFDIR) return E.PERM;
-  const mode = type | (options.mode & permissionBits & ~caller.umask);
+  const mode = type | (options.mode & permissionBits);
   for (let attempt = 0; attempt < lookupsMax; attempt++) {
     const openId = options.open ? volume.session.opens.newId() : 0;
     const reply = yield* volume.reply(CREATE, dir, {
       dir,
       name,
       mode,
+      umask: caller.umask,
       uid: caller.uid,
       gid: caller.gid,
       rdev: options.rdev ?? 0,
@@ -134,8 +135,8 @@ export function* makeDirectory(
 ): Task<Result<Attributes>> {
   const errno = nameErrno(name);
   if (errno !== 0) return errno;
-  const bits = S.IFDIR | (mode & permissionBits & ~caller.umask);
-  const made = yield* volume.ask(MKDIR, dir, { dir, name, mode: bits, uid: caller.uid, gid: caller.gid });
+  const bits = S.IFDIR | (mode & permissionBits), { umask, uid, gid } = caller;
+  const made = yield* volume.ask(MKDIR, dir, { dir, name, mode: bits, umask, uid, gid });
   return failed(made) ? made : volume.seen(made.attributes);
 }
 

@@ -9,11 +9,9 @@ import { xattrBytesMax } from "../meta/layout.ts";
 import { xattrNameErrno } from "../meta/names.ts";
 import { GETXATTR, LISTXATTR, REMOVEXATTR, SETXATTR } from "../protocol/messages.ts";
 import type { Task } from "../task.ts";
-import type { Done } from "./filesystem.ts";
+import { type Done, xattrFlags } from "./filesystem.ts";
 import { finished } from "./namespace.ts";
 import type { Volume } from "./volume.ts";
-
-const xattrCreate = 1, xattrReplace = 2;
 
 /** GETXATTR. ENODATA. */
 export function* getExtendedAttribute(volume: Volume, inode: number, name: Uint8Array): Task<Result<Uint8Array>> {
@@ -34,7 +32,8 @@ export function* setExtendedAttribute(
   const errno = xattrNameErrno(name);
   if (errno !== 0) return errno;
   if (value.length > xattrBytesMax) return E["2BIG"];
-  if ((flags & ~(xattrCreate | xattrReplace)) !== 0 || flags === (xattrCreate | xattrReplace)) return E.INVAL;
+  const { create, replace, killSetgid } = xattrFlags, both = create | replace;
+  if ((flags & ~(both | killSetgid)) !== 0 || (flags & both) === both) return E.INVAL;
   return finished(yield* volume.ask(SETXATTR, inode, { inode, name, value, flags }));
 }
 

@@ -63,6 +63,12 @@ export const inodeFlags = {
   inline: 2,
   /** Chunks > 0 may exist, on other shards. Set before the first of them is written. */
   far: 4,
+  /** There is an access ACL beside the mode, as an extended attribute. */
+  accessAcl: 8,
+  /** The directory has a default ACL, as an extended attribute. */
+  defaultAcl: 16,
+  /** There is an extended attribute security.capability. */
+  capability: 32,
 } as const;
 
 /** True for a directory's mode. */

@@ -73,7 +73,16 @@ export const stepRecord = struct({
 export const actions = {
   makeDirectory: {
     tag: 1,
-    codec: struct({ parent: u53, mode: u32, uid: u32, gid: u32, volume: u32 }),
+    codec: struct({
+      parent: u53,
+      mode: u32,
+      uid: u32,
+      gid: u32,
+      volume: u32,
+      /** What the directory above gives of its default ACL: stored values, empty for none. */
+      accessAcl: bytes,
+      defaultAcl: bytes,
+    }),
     outcome: struct({ attributes }),
   },
   dropDirectory: { tag: 2, codec: struct({ inode: u53 }), outcome: struct({}) },

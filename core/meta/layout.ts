@@ -13,7 +13,7 @@
  * | E    | dir u56, hash u48, disambiguator u8          | {@linkcode dentry}: inode, type, name |
  * | D    | inode u56                                    | inline data of a small file, at most {@linkcode inlineBytesMax} |
  * | L    | inode u56                                    | target of a symbolic link |
- * | X    | inode u56, name (1..255 bytes)               | value of an extended attribute |
+ * | X    | inode u56, name (1..255 bytes)               | value of an extended attribute; ACLs too: core/meta/acl.ts |
  * | C    | inode u56, chunk u32                         | see core/data/chunk_record.ts |
  * | F    | inode u56                                    | floor: lowest gen a chunk write may carry, highest gen whose CUT is done (two f64) |
  * | O    | inode u56                                    | orphan: nothing links to it; u32 volume |
@@ -188,6 +188,11 @@ export function chunkKey(shard: number, inode: number, chunk: number): Uint8Arra
 /** Key of a session's slot in a shard. */
 export function replyKey(shard: number, session: number, slot: number): Uint8Array {
   return new Key(shard, kind.reply, 12).u56(session).u16(slot).done();
+}
+
+/** Key of an extended attribute. */
+export function xattrKey(inode: number, name: Uint8Array): Uint8Array {
+  return new Key(shardOf(inode), kind.xattr, 10 + name.length).u56(inode).raw(name).done();
 }
 
 /** Value of I: 116 bytes. The inode number is in the key. */

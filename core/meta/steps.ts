@@ -12,6 +12,7 @@ import { decode, encode } from "../protocol/codec.ts";
 import { type Attributes, isDirectory, S } from "./attributes.ts";
 import type { Engine } from "./engine.ts";
 import { type ActionBody, type ActionName, busy, heldName, stepRecord } from "./intent.ts";
+import { planInherited } from "./inherit.ts";
 import { after, inodeKey, kind, linksMax, shardOf } from "./layout.ts";
 import { nameErrno } from "./names.ts";
 import type { Plan } from "./plan.ts";
@@ -79,6 +80,7 @@ function makeDirectory(engine: Engine, step: StepContext, body: ActionBody<"make
     gid: body.gid,
     parent: body.parent,
   };
+  planInherited(step.plan, made, body);
   step.plan.attributes(made);
   engine.tree.newDirectory(step.plan, inode, engine.randomBytes(16));
   step.plan.charge(body.volume, 0, 1);

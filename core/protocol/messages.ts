@@ -185,7 +185,9 @@ export const CREATE = message(
   struct({
     dir: u53,
     name,
+    /** As the program asked for it: `umask` is taken off it unless the directory has a default ACL. */
     mode: u32,
+    umask: u16,
     uid: u32,
     gid: u32,
     rdev: u32,
@@ -202,7 +204,7 @@ export const CREATE = message(
 export const MKDIR = message(
   21,
   "MKDIR",
-  struct({ dir: u53, name, mode: u32, uid: u32, gid: u32 }),
+  struct({ dir: u53, name, mode: u32, umask: u16, uid: u32, gid: u32 }),
   withAttributes,
   true,
 );

@@ -16,7 +16,7 @@ import { type Answer, answerErrno, type Engine, type Request } from "../engine.t
 import { chunkKey, fileBytesMax, inodeKey, keyNumber, kind, shardOf } from "../layout.ts";
 import { Plan } from "../plan.ts";
 import { cutEverywhere } from "../reaper.ts";
-import { nearBlocks } from "./setattr.ts";
+import { nearBlocks, planDropPrivileges } from "./setattr.ts";
 import { cutDoneOf, encodeFloor, floorOf } from "./write.ts";
 
 /** Modes of fallocate(2) (include/uapi/linux/falloc.h). */
@@ -65,6 +65,7 @@ function* allocateLocked(engine: Engine, request: Request): Task<Answer> {
     ? Math.max(0, now.blocks + bytesDelta / 512)
     : (leftBlocks + nearBlocks(engine, plan, inode)) * (granuleBytes / 512);
   now.mtime = now.ctime = engine.stamp(now);
+  planDropPrivileges(plan, now, false);
   plan.attributes(now);
   const answer = engine.answer(request, plan, {});
   done();

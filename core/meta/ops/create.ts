@@ -11,6 +11,7 @@ import { E, failed } from "../../errno.ts";
 import type { Task } from "../../task.ts";
 import { type Attributes, isRegular, S } from "../attributes.ts";
 import { type Answer, answerErrno, type Engine, nameLock, type Request } from "../engine.ts";
+import { inherit, planInherited } from "../inherit.ts";
 import { inodeKey, kind, shardOf, targetBytesMax } from "../layout.ts";
 import { Plan } from "../plan.ts";
 import type { Place } from "../tree.ts";
@@ -59,18 +60,20 @@ function* createLater(engine: Engine, request: Request): Task<Answer> {
 }
 
 function make(engine: Engine, request: Request, parent: Attributes, place: Place): Answer {
-  const { name, mode, uid, gid, rdev, target, openId } = request.body;
+  const { name, mode, uid, rdev, target, openId } = request.body;
+  const inherited = inherit(engine, parent, request.body);
+  if (failed(inherited)) return answerErrno(inherited);
   const shard = request.head.shard, plan = new Plan();
   const inode = engine.store.newInode(shard);
   const made: Attributes = {
-    ...engine.newAttributes(inode, mode, parent.volume, engine.stamp(parent)),
+    ...engine.newAttributes(inode, inherited.mode, parent.volume, engine.stamp(parent)),
     uid,
-    gid: (parent.mode & S.ISGID) !== 0 ? parent.gid : gid,
+    gid: inherited.gid,
     rdev,
     parent: parent.inode,
   };
+  planInherited(plan, made, inherited);
   if ((mode & S.IFMT) === S.IFLNK) {
-    made.mode = S.IFLNK | 0o777;
     made.size = target.length;
     plan.put(inodeKey(shard, kind.symlink, inode), target);
     plan.charge(parent.volume, target.length, 0);

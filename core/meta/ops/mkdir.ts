@@ -17,6 +17,7 @@ import { MKDIR } from "../../protocol/messages.ts";
 import { type Task, wait } from "../../task.ts";
 import { type Attributes, S } from "../attributes.ts";
 import { type Answer, answerErrno, type Engine, nameLock, type Request } from "../engine.ts";
+import { inherit, planInherited } from "../inherit.ts";
 import { type Intent, intentKind } from "../intent.ts";
 import { Plan } from "../plan.ts";
 import { planSetName } from "../steps.ts";
@@ -54,14 +55,12 @@ function check(engine: Engine, request: Request): number {
   return place.disc < 0 ? E.NOSPC : 0;
 }
 
-/** Mode and group of a new directory: setgid is inherited. */
-function inherit(parent: Attributes, body: { mode: number; gid: number }): { mode: number; gid: number } {
-  if ((parent.mode & S.ISGID) === 0) return { mode: body.mode & 0o7777, gid: body.gid };
-  return { mode: body.mode & 0o7777 | S.ISGID, gid: parent.gid };
+function directoryMode(mode: number): number {
+  return S.IFDIR | (mode & 0o7777);
 }
 
 function* makeNear(engine: Engine, request: Request): Task<Answer> {
-  const { dir, name, uid } = request.body;
+  const { dir, name, mode, umask, uid, gid } = request.body;
   const volume = engine.inode(dir);
   if (failed(volume)) return answerErrno(volume);
   const errno = yield* engine.credit.reserve(volume.volume, 0, 1);
@@ -69,14 +68,16 @@ function* makeNear(engine: Engine, request: Request): Task<Answer> {
   engine.credit.settle(volume.volume, 0, 1);
   const parent = engine.directory(dir);
   if (failed(parent)) return answerErrno(parent);
+  const inherited = inherit(engine, parent, { mode: directoryMode(mode), umask, gid });
+  if (failed(inherited)) return answerErrno(inherited);
   const plan = new Plan(), inode = engine.store.newInode(request.head.shard);
-  const { mode, gid } = inherit(parent, request.body);
   const made: Attributes = {
-    ...engine.newAttributes(inode, S.IFDIR | mode, parent.volume, engine.now()),
+    ...engine.newAttributes(inode, inherited.mode, parent.volume, engine.now()),
     uid,
-    gid,
+    gid: inherited.gid,
     parent: dir,
   };
+  planInherited(plan, made, inherited);
   plan.attributes(made);
   engine.tree.newDirectory(plan, inode, engine.randomBytes(16));
   plan.charge(parent.volume, 0, 1);
@@ -98,21 +99,25 @@ export function* makeDirectoryStory(engine: Engine, intent: Intent): Task<Answer
 function* drive(
   engine: Engine,
   intent: Intent,
-  body: { dir: number; name: Uint8Array; mode: number; uid: number; gid: number },
+  body: { dir: number; name: Uint8Array; mode: number; umask: number; uid: number; gid: number },
 ): Task<Answer> {
   yield* intent.record(1, intent.state);
   for (let attempt = 0;; attempt++) {
     // A directory with a locked name in it is not dropped: the parent stays.
     const parent = engine.tree.attributes(body.dir);
     if (parent === null) return intent.abort(E.NOENT);
-    const { mode, gid } = inherit(parent, body);
+    const { umask } = body,
+      inherited = inherit(engine, parent, { mode: directoryMode(body.mode), umask, gid: body.gid });
+    if (failed(inherited)) return intent.abort(inherited);
     const shard = directoryShard(body.dir, body.name, engine.shards);
     const made = yield* intent.step(stepMake, shard, "makeDirectory", {
       parent: body.dir,
-      mode,
+      mode: inherited.mode,
       uid: body.uid,
-      gid,
+      gid: inherited.gid,
       volume: parent.volume,
+      accessAcl: inherited.accessAcl,
+      defaultAcl: inherited.defaultAcl,
     });
     if (made.errno === E.AGAIN) {
       yield* wait(engine.runtime.sleep(5 + attempt));

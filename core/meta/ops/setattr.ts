@@ -13,10 +13,12 @@ import { E, failed, type Result } from "../../errno.ts";
 import { decode, encode, struct, u53 } from "../../protocol/codec.ts";
 import { CREATE, messageOf, setattrValid as valid } from "../../protocol/messages.ts";
 import { type Task, wait } from "../../task.ts";
+import { capabilityName } from "../acl.ts";
 import { type Attributes, inodeFlags, isDirectory, isRegular, S } from "../attributes.ts";
 import { type Answer, answerErrno, type Engine, type Request } from "../engine.ts";
 import { type Intent, intentKind } from "../intent.ts";
-import { chunkKey, fileBytesMax, inodeKey, kind, shardOf } from "../layout.ts";
+import { planChmodAcl } from "../inherit.ts";
+import { chunkKey, fileBytesMax, inodeKey, kind, shardOf, xattrKey } from "../layout.ts";
 import { Plan } from "../plan.ts";
 import { cutEverywhere } from "../reaper.ts";
 
@@ -31,8 +33,8 @@ export function setattr(engine: Engine, request: Request): Answer | Task<Answer>
   if ((bits & valid.size) !== 0) return resize(engine, request, inode, size, (file) => ({ attributes: file }));
   const found = engine.inode(inode);
   if (failed(found)) return answerErrno(found);
-  change(engine, found, request.body);
   const plan = new Plan();
+  change(engine, plan, found, request.body);
   plan.attributes(found);
   return engine.answer(request, plan, { attributes: found });
 }
@@ -47,14 +49,22 @@ export function truncateFor(
   return resize(engine, request, inode, 0, body);
 }
 
-/** Clears setuid, and setgid if the group may execute, as a write does. */
-export function killSetId(file: Attributes): void {
-  if ((file.mode & S.ISUID) !== 0) file.mode &= ~S.ISUID;
-  if ((file.mode & (S.ISGID | S.IXGRP)) === (S.ISGID | S.IXGRP)) file.mode &= ~S.ISGID;
+/**
+ * Plans what a file loses when its contents or its owner change: its capabilities always; setuid, and setgid if the
+ * group may execute, when the one who does it must not keep them. Called before the file's attributes are planned.
+ */
+export function planDropPrivileges(plan: Plan, file: Attributes, killSetId: boolean): void {
+  if (killSetId) {
+    file.mode &= ~S.ISUID;
+    if ((file.mode & S.IXGRP) !== 0) file.mode &= ~S.ISGID;
+  }
+  if ((file.flags & inodeFlags.capability) === 0) return;
+  file.flags &= ~inodeFlags.capability;
+  plan.remove(xattrKey(file.inode, capabilityName));
 }
 
 /** Applies everything but the size. */
-function change(engine: Engine, file: Attributes, body: {
+function change(engine: Engine, plan: Plan, file: Attributes, body: {
   valid: number;
   mode: number;
   uid: number;
@@ -64,8 +74,14 @@ function change(engine: Engine, file: Attributes, body: {
   ctime: Attributes["ctime"];
 }): void {
   const now = engine.stamp(file), bits = body.valid;
-  if ((bits & valid.killSetId) !== 0 && !isDirectory(file.mode)) killSetId(file);
-  if ((bits & valid.mode) !== 0) file.mode = (file.mode & S.IFMT) | (body.mode & 0o7777);
+  const killSetId = (bits & valid.killSetId) !== 0;
+  if (!isDirectory(file.mode) && (killSetId || (bits & (valid.uid | valid.gid)) !== 0)) {
+    planDropPrivileges(plan, file, killSetId);
+  }
+  if ((bits & valid.mode) !== 0) {
+    file.mode = (file.mode & S.IFMT) | (body.mode & 0o7777);
+    planChmodAcl(engine, plan, file);
+  }
   if ((bits & valid.uid) !== 0) file.uid = body.uid;
   if ((bits & valid.gid) !== 0) file.gid = body.gid;
   if ((bits & valid.atimeNow) !== 0) file.atime = now;
@@ -126,7 +142,7 @@ function* resizeNear(
     local.abandon();
     return answerErrno(file);
   }
-  finishSize(engine, file, request.body, size, local.bytesDelta);
+  finishSize(engine, plan, file, { request: request.body, size, bytesDelta: local.bytesDelta });
   plan.attributes(file);
   const answer = engine.answer(request, plan, body(file));
   local.done();
@@ -135,18 +151,18 @@ function* resizeNear(
 
 function finishSize(
   engine: Engine,
+  plan: Plan,
   file: Attributes,
   // deno-lint-ignore no-explicit-any
-  requestBody: any,
-  size: number,
-  bytesDelta: number,
+  to: { request: any; size: number; bytesDelta: number },
 ): void {
-  const now = engine.stamp(file);
+  const now = engine.stamp(file), { request, size, bytesDelta } = to;
   if (size !== file.size && (file.flags & inodeFlags.far) !== 0) file.gen++;
   file.size = size;
   file.blocks = Math.max(0, file.blocks + bytesDelta / 512);
   file.mtime = now;
-  if (typeof requestBody.valid === "number") change(engine, file, requestBody);
+  planDropPrivileges(plan, file, false);
+  if (typeof request.valid === "number") change(engine, plan, file, request);
   else file.ctime = now;
 }
 
@@ -236,7 +252,8 @@ function* driveTruncate(
       local.abandon();
       return intent.abort(now);
     }
-    finishSize(engine, now, decode(messageOf(intent.type)!.request, intent.request), size, local.bytesDelta);
+    const request = decode(messageOf(intent.type)!.request, intent.request);
+    finishSize(engine, plan, now, { request, size, bytesDelta: local.bytesDelta });
     now.blocks = (leftBlocks + nearBlocks(engine, plan, inode)) * (granuleBytes / 512);
     plan.attributes(now);
     const answer = intent.finish(plan, to.body(now));

@@ -21,7 +21,7 @@ import { type Attributes, inodeFlags, isRegular } from "../attributes.ts";
 import { type Answer, answerErrno, type Engine, type Request } from "../engine.ts";
 import { chunkKey, fileBytesMax, inlineBytesMax, inodeKey, kind, shardOf } from "../layout.ts";
 import { Plan } from "../plan.ts";
-import { killSetId } from "./setattr.ts";
+import { planDropPrivileges } from "./setattr.ts";
 
 /** Servers written to since the last fsync (value of M). */
 export const maskRecord = struct({ servers: array(u32, 4096) });
@@ -45,7 +45,7 @@ export function* write(engine: Engine, request: Request): Task<Answer> {
   yield* engine.inodes.acquire(lock, owner);
   const plan = new Plan();
   const answer = yield* writeNear(engine, plan, { inode, offset, data: request.data }, (file) => {
-    if (kill) killSetId(file);
+    planDropPrivileges(plan, file, kill);
     plan.attributes(file);
     return engine.answer(request, plan, { size: file.size, version: file.version });
   });
@@ -197,7 +197,7 @@ function publishNow(engine: Engine, request: Request): Answer {
   planFarWrite(engine, plan, file, servers);
   file.blocks = Math.max(0, file.blocks + blocksDelta - blocksBias);
   extend(engine, file, size);
-  if (kill) killSetId(file);
+  planDropPrivileges(plan, file, kill);
   plan.attributes(file);
   return engine.answer(request, plan, { size: file.size, version: file.version });
 }
@@ -238,7 +238,7 @@ function* appendLocked(engine: Engine, request: Request): Task<Answer> {
     if (near < data.length) planFarWrite(engine, plan, now, far.servers);
     now.blocks = Math.max(0, now.blocks + far.blocksDelta);
     extend(engine, now, end);
-    if (kill) killSetId(now);
+    planDropPrivileges(plan, now, kill);
     plan.attributes(now);
     return engine.answer(request, plan, { offset, size: now.size });
   };

@@ -226,7 +226,9 @@ export class FakeCluster {
         for (const { inode, lock } of body.locks) this.#lockList(inode).set({ ...lock, session: asked.head.session });
         return {};
       case "MKDIR":
-        return { body: { attributes: this.#make(body.mode, inodeNumber(9, this.#sequence++)).attributes } };
+        return {
+          body: { attributes: this.#make(body.mode & ~body.umask, inodeNumber(9, this.#sequence++)).attributes },
+        };
       case "READLINK":
         return { body: { target: bytes("there") } };
       case "LINK":
@@ -251,7 +253,7 @@ export class FakeCluster {
       if (attributes !== null && body.truncate) this.#resize(this.nodes.get(known)!, 0);
       return { body: { created: false, inode: known, type: mode >>> 12, attributes } };
     }
-    const node = this.#make(body.mode, inodeNumber(asked.head.shard, this.#sequence++));
+    const node = this.#make(body.mode & ~body.umask, inodeNumber(asked.head.shard, this.#sequence++));
     dir.entries.set(name, node.attributes.inode);
     if (body.openId !== 0) this.opens.set(node.attributes.inode, body.openId);
     return {

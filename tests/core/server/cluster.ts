@@ -187,6 +187,7 @@ export class Cluster {
       dir,
       name: bytes(name),
       mode,
+      umask: 0,
       uid: 1,
       gid: 2,
       rdev: 0,
@@ -199,7 +200,7 @@ export class Cluster {
   }
 
   mkdir(dir: number, name: string) {
-    return this.call(m.MKDIR, dir, { dir, name: bytes(name), mode: 0o755, uid: 0, gid: 0 });
+    return this.call(m.MKDIR, dir, { dir, name: bytes(name), mode: 0o755, umask: 0, uid: 0, gid: 0 });
   }
 
   lookup(dir: number, name: string) {

@@ -19,12 +19,22 @@ const badNames = [none, bytes("."), bytes(".."), bytes("a/b"), bytes("a\0b"), ne
 
 Deno.test("StoreServer refuses names that cannot be", () => {
   const c = new Cluster(), file = c.create(c.root, "f").inode, dir = c.root;
-  const create = { mode: S.IFREG, uid: 0, gid: 0, rdev: 0, target: none, exclusive: true, openId: 0, truncate: false };
+  const create = {
+    mode: S.IFREG,
+    umask: 0,
+    uid: 0,
+    gid: 0,
+    rdev: 0,
+    target: none,
+    exclusive: true,
+    openId: 0,
+    truncate: false,
+  };
   for (const name of badNames) {
     const errno = name.length > 255 ? E.NAMETOOLONG : E.INVAL;
     assertEquals(c.call(m.LOOKUP, dir, { dir, name }).status, errno);
     assertEquals(c.call(m.CREATE, dir, { dir, name, ...create }).status, errno);
-    assertEquals(c.call(m.MKDIR, dir, { dir, name, mode: 0, uid: 0, gid: 0 }).status, errno);
+    assertEquals(c.call(m.MKDIR, dir, { dir, name, mode: 0, umask: 0, uid: 0, gid: 0 }).status, errno);
     assertEquals(c.call(m.LINK, dir, { dir, name, inode: file }).status, errno);
     assertEquals(c.call(m.UNLINK, dir, { dir, name }).status, errno);
     assertEquals(c.call(m.RMDIR, dir, { dir, name }).status, errno);

@@ -23,6 +23,7 @@ function farName(c: Cluster, from = 0): { name: string; owner: number } {
 
 const create = {
   mode: S.IFREG | 0o644,
+  umask: 0,
   uid: 0,
   gid: 0,
   rdev: 0,
@@ -35,7 +36,7 @@ const create = {
 Deno.test("StoreServer answers a retry with the outcome of the intent it resumed, on the same link", () => {
   const c = new Cluster(), { name, owner } = farName(c), driver = c.ownerOf(c.root);
   c.kill(owner);
-  const body = { dir: c.root, name: bytes(name), mode: 0o755, uid: 0, gid: 0 };
+  const body = { dir: c.root, name: bytes(name), mode: 0o755, umask: 0, uid: 0, gid: 0 };
   const made = c.begin(c.caller.call(m.MKDIR, { shard: shardOf(c.root) }, body));
   c.world.pass(100);
   c.restart(driver);
@@ -100,7 +101,7 @@ Deno.test("StoreServer opens no file that is being ended", () => {
 Deno.test("StoreServer makes no directory in a volume that is being deleted, and lets go of its name", () => {
   const c = new Cluster(), { name, owner } = farName(c), driver = c.ownerOf(c.root);
   c.kill(owner);
-  const body = { dir: c.root, name: bytes(name), mode: 0o755, uid: 0, gid: 0 };
+  const body = { dir: c.root, name: bytes(name), mode: 0o755, umask: 0, uid: 0, gid: 0 };
   const made = c.begin(c.caller.call(m.MKDIR, { shard: shardOf(c.root) }, body));
   c.world.pass(100);
   c.update({ ...c.map, epoch: 2, volumes: [{ ...c.map.volumes[0], state: volumeState.deleting }] });
