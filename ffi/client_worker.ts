@@ -52,7 +52,10 @@ class MountWorker {
     this.#device = new FuseDevice({
       reactor: this.#reactor,
       fd: start.fuseFd,
-      session: new FuseSession(volume, { onReady: () => this.#report({ type: "ready" }) }),
+      session: new FuseSession(volume, {
+        onReady: () => this.#report({ type: "ready" }),
+        nowMs: () => this.#reactor.nowMs(),
+      }),
       onEnd: (reason) => void this.#reactor.scheduler.spawn(this.#end(reason)),
     });
     this.#mailbox.onMessage = (message) => this.#order(message as ClientOrder);

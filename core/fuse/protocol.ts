@@ -18,8 +18,8 @@ import type { Time } from "../runtime.ts";
 export const FUSE_KERNEL_VERSION = 7;
 /** The newest minor version known here; both sides use the smaller one. */
 export const FUSE_KERNEL_MINOR_VERSION = 45;
-/** Older kernels (before Linux 5.4) are refused: the layouts below would not be theirs. */
-export const fuseMinorVersionMin = 31;
+/** Older kernels (before Linux 5.17) are refused: the layouts below would not be theirs. */
+export const fuseMinorVersionMin = 36;
 /** nodeid of the root of the mount. */
 export const FUSE_ROOT_ID = 1;
 /** Longest name of a directory entry in bytes. */
@@ -102,6 +102,7 @@ export const INIT = {
   MAX_PAGES: 1 << 22,
   CACHE_SYMLINKS: 1 << 23,
   HANDLE_KILLPRIV_V2: 1 << 28,
+  SETXATTR_EXT: 1 << 29,
   INIT_EXT: 1 << 30,
 } as const;
 
@@ -134,6 +135,8 @@ export const FUSE_LK_FLOCK = 1 << 0;
 export const FUSE_WRITE_CACHE = 1 << 0;
 /** `write_flags`: the writer loses setuid and setgid of the file. */
 export const FUSE_WRITE_KILL_SUIDGID = 1 << 2;
+/** `setxattr_flags`: the access ACL is set by one who must not keep the file's setgid. */
+export const FUSE_SETXATTR_ACL_KILL_SGID = 1 << 0;
 /** Type of the request extension that names supplementary groups. */
 export const FUSE_EXT_GROUPS = 32;
 
@@ -229,8 +232,8 @@ export const releaseIn = { fh: 0, flags: 8, releaseFlags: 12, lockOwner: 16, siz
 export const flushIn = { fh: 0, lockOwner: 16, sizeof: 24 } as const;
 /** struct fuse_read_in, fuse_write_in: the same fields. READDIR and READDIRPLUS too. */
 export const readIn = { fh: 0, offset: 8, size: 16, readFlags: 20, lockOwner: 24, flags: 32, sizeof: 40 } as const;
-/** struct fuse_setxattr_in as without FUSE_SETXATTR_EXT. */
-export const setxattrIn = { size: 0, flags: 4, sizeof: 8 } as const;
+/** struct fuse_setxattr_in as with FUSE_SETXATTR_EXT. */
+export const setxattrIn = { size: 0, flags: 4, setxattrFlags: 8, sizeof: 16 } as const;
 /** struct fuse_getxattr_in, for LISTXATTR too. */
 export const getxattrIn = { size: 0, sizeof: 8 } as const;
 /** struct fuse_lk_in with its struct fuse_file_lock. */

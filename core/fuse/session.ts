@@ -10,9 +10,10 @@
  */
 
 import type { AttributeChange, Caller, FileSystem, Lock } from "../client/filesystem.ts";
-import { lockEnd, renameFlags } from "../client/filesystem.ts";
+import { lockEnd, renameFlags, xattrFlags } from "../client/filesystem.ts";
 import { E, failed, type Result } from "../errno.ts";
-import { type Attributes, S } from "../meta/attributes.ts";
+import { accessAclName, capabilityName, defaultAclName, sameName } from "../meta/acl.ts";
+import { type Attributes, inodeFlags, S } from "../meta/attributes.ts";
 import { Future, type Task } from "../task.ts";
 import {
   attrOut,
@@ -38,6 +39,7 @@ import {
   FUSE_OPEN_KILL_SUIDGID,
   FUSE_RELEASE_FLOCK_UNLOCK,
   FUSE_ROOT_ID,
+  FUSE_SETXATTR_ACL_KILL_SGID,
   FUSE_WRITE_CACHE,
   FUSE_WRITE_KILL_SUIDGID,
   fuseMinorVersionMin,
@@ -87,7 +89,8 @@ const maxReadaheadBytes = 1 << 20;
 /** What is asked of the kernel at INIT, where it offers it. NO_OPEN_SUPPORT is left out: opens are registered. */
 const wantedFlags = INIT.ASYNC_READ | INIT.POSIX_LOCKS | INIT.ATOMIC_O_TRUNC | INIT.EXPORT_SUPPORT | INIT.BIG_WRITES |
   INIT.DONT_MASK | INIT.FLOCK_LOCKS | INIT.AUTO_INVAL_DATA | INIT.DO_READDIRPLUS | INIT.READDIRPLUS_AUTO |
-  INIT.ASYNC_DIO | INIT.PARALLEL_DIROPS | INIT.MAX_PAGES | INIT.HANDLE_KILLPRIV_V2 | INIT.INIT_EXT;
+  INIT.ASYNC_DIO | INIT.PARALLEL_DIROPS | INIT.POSIX_ACL | INIT.MAX_PAGES | INIT.HANDLE_KILLPRIV_V2 |
+  INIT.SETXATTR_EXT | INIT.INIT_EXT;
 const wantedFlags2 = INIT2.CREATE_SUPP_GROUP | INIT2.DIRECT_IO_ALLOW_MMAP;
 
 /** fallocate(2) modes that are passed on; others are EOPNOTSUPP. */
@@ -116,6 +119,25 @@ const mutations: ReadonlySet<number> = new Set([
 const xattrNamespaces = ["user.", "trusted.", "security."].map((text) => new TextEncoder().encode(text));
 const trustedNamespace = xattrNamespaces[1];
 
+/** Attributes that the kernel asks for by itself, and the inode's flag that says whether there is one. */
+const flaggedNames = [
+  { name: accessAclName, flag: inodeFlags.accessAcl },
+  { name: defaultAclName, flag: inodeFlags.defaultAcl },
+  { name: capabilityName, flag: inodeFlags.capability },
+];
+/** How long after attributes were given to a thread it is believed to ask about the same moment, in milliseconds. */
+const sameMomentMsMax = 100;
+/** Threads of which it is remembered what they were told last. */
+const toldMax = 4096;
+
+/** What a thread was told last. */
+interface Told {
+  inode: number;
+  /** {@linkcode inodeFlags}. */
+  flags: number;
+  atMs: number;
+}
+
 /** A lock that this mount may hold on an inode. */
 interface HeldLock {
   flock: boolean;
@@ -127,6 +149,8 @@ interface HeldLock {
 export interface FuseSessionOptions {
   /** Called once with the version agreed on at INIT. */
   onReady?: (version: { major: number; minor: number; flags: number; flags2: number }) => void;
+  /** Milliseconds that only grow. Without them every GETXATTR is a request to the file system. */
+  nowMs?: () => number;
 }
 
 /** See the module's comment. Used from one reactor. */
@@ -139,6 +163,8 @@ export class FuseSession {
   /** Requests under way by unique; blocking locks with the future that cancels them. */
   #inFlight = new Map<number, Future<void> | null>();
   #parked = 0;
+  /** By the thread that asked; see {@linkcode FuseSession.#saidAbsent}. */
+  #told = new Map<number, Told>();
   /** True when the kernel leaves the umask to us (FUSE_DONT_MASK was agreed on). */
   #dontMask = true;
   #closed = false;
@@ -349,8 +375,37 @@ export class FuseSession {
     return 0;
   }
 
+  /** The thread of a request gets these attributes. */
+  #tell(request: FuseRequest, { inode, flags }: Attributes): void {
+    const { nowMs } = this.options;
+    if (nowMs === undefined) return;
+    const told = this.#told.get(request.pid);
+    if (told !== undefined) {
+      told.inode = inode;
+      told.flags = flags;
+      told.atMs = nowMs();
+      return;
+    }
+    if (this.#told.size >= toldMax) this.#told.clear();
+    this.#told.set(request.pid, { inode, flags, atMs: nowMs() });
+  }
+
+  /**
+   * True when the attributes that the thread has just been given say that there is no such attribute. The kernel asks for
+   * ACLs at each permission check right after it has asked for attributes, and for capabilities at the first write
+   * after that: both questions belong to one system call and to one moment.
+   */
+  #saidAbsent(request: FuseRequest): boolean {
+    const told = this.#told.get(request.pid), { nowMs } = this.options;
+    if (told === undefined || nowMs === undefined || told.inode !== this.#inode(request.nodeid)) return false;
+    if (nowMs() - told.atMs > sameMomentMsMax) return false;
+    const flagged = flaggedNames.find(({ name }) => sameName(name, request.name));
+    return flagged !== undefined && (told.flags & flagged.flag) === 0;
+  }
+
   #entry(request: FuseRequest, attributes: Result<Attributes>): number {
     if (failed(attributes)) return request.fail(attributes);
+    this.#tell(request, attributes);
     encodeEntry(request.view, request.bodyAt, this.#node(attributes.inode), attributes);
     return request.finish(entryOut.sizeof);
   }
@@ -364,6 +419,7 @@ export class FuseSession {
 
   #attributes(request: FuseRequest, attributes: Result<Attributes>): number {
     if (failed(attributes)) return request.fail(attributes);
+    this.#tell(request, attributes);
     encodeAttrOut(request.view, request.bodyAt, this.#node(attributes.inode), attributes);
     return request.finish(attrOut.sizeof);
   }
@@ -375,6 +431,7 @@ export class FuseSession {
   *#statx(request: FuseRequest): Task<number> {
     const attributes = yield* this.fileSystem.getAttributes(this.#inode(request.nodeid));
     if (failed(attributes)) return request.fail(attributes);
+    this.#tell(request, attributes);
     encodeStatx(request.view, request.bodyAt, this.#node(attributes.inode), attributes);
     return request.finish(statxOut.sizeof);
   }
@@ -494,16 +551,17 @@ export class FuseSession {
       // look again, where EEXIST would reach a program that did not ask for O_EXCL.
       return request.fail(attributes === E.EXIST && !exclusive ? E.STALE : attributes);
     }
-    if (!(yield* this.#opened(request, attributes.inode))) return request.fail(E.NFILE);
+    if (!(yield* this.#opened(request, attributes))) return request.fail(E.NFILE);
     encodeEntry(request.view, request.bodyAt, this.#node(attributes.inode), attributes);
     encodeOpen(request.view, request.bodyAt + entryOut.sizeof, request.handle, this.#openFlags(flags));
     return request.finish(entryOut.sizeof + openOut.sizeof);
   }
 
   /** Gives an open that was registered a handle; ends it and is false when there are too many. */
-  *#opened(request: FuseRequest, inode: number): Task<boolean> {
-    request.handle = this.#newHandle(inode);
-    if (request.handle === 0) yield* this.fileSystem.release(inode);
+  *#opened(request: FuseRequest, attributes: Attributes): Task<boolean> {
+    this.#tell(request, attributes);
+    request.handle = this.#newHandle(attributes.inode);
+    if (request.handle === 0) yield* this.fileSystem.release(attributes.inode);
     return request.handle !== 0;
   }
 
@@ -513,7 +571,7 @@ export class FuseSession {
     const killSetId = (request.u32(openIn.openFlags) & FUSE_OPEN_KILL_SUIDGID) !== 0;
     const attributes = yield* this.fileSystem.open(this.#inode(request.nodeid), { truncate, killSetId });
     if (failed(attributes)) return request.fail(attributes);
-    if (!(yield* this.#opened(request, attributes.inode))) return request.fail(E.NFILE);
+    if (!(yield* this.#opened(request, attributes))) return request.fail(E.NFILE);
     encodeOpen(request.view, request.bodyAt, request.handle, this.#openFlags(flags));
     return request.finish(openOut.sizeof);
   }
@@ -626,6 +684,7 @@ export class FuseSession {
   *#getxattr(request: FuseRequest): Task<number> {
     const errno = checkAttributeName(request.name);
     if (errno !== 0) return request.fail(errno);
+    if (this.#saidAbsent(request)) return request.fail(E.NODATA);
     const value = yield* this.fileSystem.getExtendedAttribute(this.#inode(request.nodeid), request.name);
     return failed(value) ? request.fail(value) : this.#sized(request, value);
   }
@@ -633,11 +692,13 @@ export class FuseSession {
   *#setxattr(request: FuseRequest): Task<number> {
     const errno = checkAttributeName(request.name);
     if (errno !== 0) return request.fail(errno);
-    const { name, data } = request, inode = this.#inode(request.nodeid);
-    return done(
-      request,
-      yield* this.fileSystem.setExtendedAttribute(inode, name, data, request.u32(setxattrIn.flags)),
-    );
+    const { name, data } = request, inode = this.#inode(request.nodeid), flags = request.u32(setxattrIn.flags);
+    if (flags > (xattrFlags.create | xattrFlags.replace)) return request.fail(E.INVAL);
+    const kill = (request.u32(setxattrIn.setxattrFlags) & FUSE_SETXATTR_ACL_KILL_SGID) !== 0;
+    const all = kill ? flags | xattrFlags.killSetgid : flags;
+    const outcome = yield* this.fileSystem.setExtendedAttribute(inode, name, data, all);
+    this.#told.clear();
+    return done(request, outcome);
   }
 
   /** As local file systems do, trusted.* is shown to root alone. */
@@ -787,9 +848,10 @@ function startsWith(name: Uint8Array, prefix: Uint8Array): boolean {
   return name.length >= prefix.length && prefix.every((byte, i) => name[i] === byte);
 }
 
-/** EOPNOTSUPP for a namespace that is not kept (system.*, so POSIX ACLs too), as for a name without one. */
+/** EOPNOTSUPP for a namespace that is not kept (system.* but for POSIX ACLs), as for a name without one. */
 function checkAttributeName(name: Uint8Array): number {
   if (name.length > 255) return E.RANGE;
+  if (sameName(name, accessAclName) || sameName(name, defaultAclName)) return 0;
   const namespace = xattrNamespaces.find((prefix) => startsWith(name, prefix));
   if (namespace === undefined) return E.OPNOTSUPP;
   return name.length === namespace.length ? E.INVAL : 0;

@@ -41,9 +41,10 @@ export function sameName(a: Uint8Array, b: Uint8Array): boolean {
 
 /** The list in an attribute's value. EINVAL for what is no list, EOPNOTSUPP for another version of the format, E2BIG. */
 export function decodeAcl(value: Uint8Array): Result<Acl> {
-  if (value.length < headerBytes || (value.length - headerBytes) % entryBytes !== 0) return E.INVAL;
+  if (value.length < headerBytes) return E.INVAL;
   const view = new DataView(value.buffer, value.byteOffset, value.length);
   if (view.getUint32(0, true) !== version) return E.OPNOTSUPP;
+  if ((value.length - headerBytes) % entryBytes !== 0) return E.INVAL;
   if (value.length > aclBytesMax) return E["2BIG"];
   const acl: AclEntry[] = [];
   for (let at = headerBytes; at < value.length; at += entryBytes) {

@@ -20,7 +20,8 @@ import type {
   Whence,
 } from "../../core/client/filesystem.ts";
 import { done, lockEnd, renameFlags } from "../../core/client/filesystem.ts";
-import { E, type Result } from "../../core/errno.ts";
+import { E, failed, type Result } from "../../core/errno.ts";
+import { accessAclName, aclPermissions, decodeAcl, isMinimal, sameName } from "../../core/meta/acl.ts";
 import { type Attributes, inodeFlags, isDirectory, isRegular, S } from "../../core/meta/attributes.ts";
 import type { Time } from "../../core/runtime.ts";
 import { first, Future, type Task, wait } from "../../core/task.ts";
@@ -74,6 +75,17 @@ const key = (name: Uint8Array) => String.fromCharCode(...name);
 const bytesOf = (text: string) => Uint8Array.from(text, (char) => char.charCodeAt(0));
 const ownerOf = (lock: { flock: boolean; ownerLow: number; ownerHigh: number }) =>
   `${lock.flock ? "f" : "p"}${lock.ownerHigh}:${lock.ownerLow}`;
+
+/** The access ACL goes with the mode, and is not kept when the mode says it all. errno. */
+function setAccessAcl(node: Node, value: Uint8Array): number {
+  const acl = decodeAcl(value);
+  if (failed(acl)) return acl;
+  if (acl.length > 0) node.a.mode = node.a.mode & ~0o777 | aclPermissions(acl);
+  node.a.flags = isMinimal(acl) ? node.a.flags & ~inodeFlags.accessAcl : node.a.flags | inodeFlags.accessAcl;
+  if (isMinimal(acl)) node.xattrs.delete(key(accessAclName));
+  else node.xattrs.set(key(accessAclName), value.slice());
+  return 0;
+}
 
 /** See the module's comment. */
 export class MemoryFileSystem implements FileSystem {
@@ -628,7 +640,9 @@ export class MemoryFileSystem implements FileSystem {
     if ((flags & 1) !== 0 && exists) return E.EXIST;
     if ((flags & 2) !== 0 && !exists) return E.NODATA;
     if (value.length > 65536) return E.NOSPC;
-    node.xattrs.set(key(name), value.slice());
+    const acl = sameName(name, accessAclName), errno = acl ? setAccessAcl(node, value) : 0;
+    if (errno !== 0) return errno;
+    if (!acl) node.xattrs.set(key(name), value.slice());
     this.#changed(node, false);
     return done;
   }

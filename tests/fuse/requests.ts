@@ -6,7 +6,7 @@
 
 import { assertEquals } from "@std/assert";
 import { FUSE, fuseBufferBytes, FuseRequest, inHeader, outHeader } from "../../core/fuse/protocol.ts";
-import { FuseSession } from "../../core/fuse/session.ts";
+import { FuseSession, type FuseSessionOptions } from "../../core/fuse/session.ts";
 import { Scheduler, type Task } from "../../core/task.ts";
 import { MemoryFileSystem, type MemoryOptions } from "./memory_filesystem.ts";
 
@@ -37,6 +37,8 @@ export interface Header {
   unique?: number;
   uid?: number;
   gid?: number;
+  /** 77 without. */
+  pid?: number;
   extensions?: Uint8Array;
 }
 
@@ -51,7 +53,7 @@ export function request(header: Header, ...body: (string | Uint8Array)[]): Uint8
     [inHeader.nodeid]: BigInt(header.nodeid ?? 1),
     [inHeader.uid]: header.uid ?? 0,
     [inHeader.gid]: header.gid ?? 0,
-    [inHeader.pid]: 77,
+    [inHeader.pid]: header.pid ?? 77,
     [inHeader.totalExtlen]: extensions.length / 8,
   });
   return join(head, payload);
@@ -75,9 +77,9 @@ export class Harness {
   readonly #buffer = new FuseRequest(new Uint8Array(fuseBufferBytes));
   #unique = 2;
 
-  constructor(options: MemoryOptions = {}) {
+  constructor(options: MemoryOptions = {}, sessionOptions: FuseSessionOptions = {}) {
     this.fileSystem = new MemoryFileSystem(options);
-    this.session = new FuseSession(this.fileSystem);
+    this.session = new FuseSession(this.fileSystem, sessionOptions);
   }
 
   /** Runs a task that must not have to wait. */

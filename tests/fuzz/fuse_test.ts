@@ -45,7 +45,7 @@ function corpus(file: number): Uint8Array[] {
     [FUSE.WRITE]: [struct(40, { 16: 64 }), new Uint8Array(64)],
     [FUSE.READDIR]: [struct(40, { 16: 4096 })],
     [FUSE.READDIRPLUS]: [struct(40, { 16: 4096 })],
-    [FUSE.SETXATTR]: [struct(8, { 0: 5 }), "user.a", utf8("value")],
+    [FUSE.SETXATTR]: [struct(16, { 0: 5 }), "user.a", utf8("value")],
     [FUSE.GETXATTR]: [struct(8, { 0: 64 }), "user.a"],
     [FUSE.LISTXATTR]: [struct(8, { 0: 64 })],
     [FUSE.REMOVEXATTR]: ["user.a"],

@@ -127,7 +127,7 @@ Deno.test("decode() refuses lengths that contradict each other", () => {
   const lied = request({ opcode: FUSE.GETATTR }, struct(16));
   lied[0]++;
   assertEquals(decode(lied).error, E.IO);
-  const value = request({ opcode: FUSE.SETXATTR }, struct(8, { [setxattrIn.size]: 5 }), "user.a", utf8("1234"));
+  const value = request({ opcode: FUSE.SETXATTR }, struct(16, { [setxattrIn.size]: 5 }), "user.a", utf8("1234"));
   assertEquals(decode(value).error, E.INVAL);
   assertEquals(decode(request({ opcode: 7 })).error, E.NOSYS);
   assertEquals(decode(request({ opcode: 1 << 20 })).error, E.NOSYS);

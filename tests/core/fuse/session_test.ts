@@ -36,8 +36,10 @@ import {
   statxOut,
 } from "../../../core/fuse/protocol.ts";
 import { openFilesMax } from "../../../core/fuse/session.ts";
+import { encodeAcl } from "../../../core/meta/acl.ts";
 import { Harness, type Reply, request, struct, utf8 } from "../../fuse/requests.ts";
 import { FuseRequest } from "../../../core/fuse/protocol.ts";
+import { aclOf } from "../meta/acls.ts";
 
 const nodeOf = (reply: Reply) => Number(reply.view.getBigUint64(entryOut.nodeid, true));
 const modeOf = (reply: Reply) => reply.view.getUint32(entryOut.attr + attr.mode, true);
@@ -107,11 +109,19 @@ Deno.test("INIT agrees on what is wanted and offered", () => {
   assertEquals([view.getUint32(initOut.major, true), view.getUint32(initOut.minor, true)], [7, 45]);
   const flags = view.getUint32(initOut.flags, true);
   for (
-    const flag of [INIT.ATOMIC_O_TRUNC, INIT.POSIX_LOCKS, INIT.FLOCK_LOCKS, INIT.MAX_PAGES, INIT.HANDLE_KILLPRIV_V2]
+    const flag of [
+      INIT.ATOMIC_O_TRUNC,
+      INIT.POSIX_LOCKS,
+      INIT.FLOCK_LOCKS,
+      INIT.MAX_PAGES,
+      INIT.HANDLE_KILLPRIV_V2,
+      INIT.POSIX_ACL,
+      INIT.SETXATTR_EXT,
+    ]
   ) {
     assert((flags & flag) !== 0);
   }
-  for (const flag of [INIT.WRITEBACK_CACHE, INIT.NO_OPEN_SUPPORT, INIT.CACHE_SYMLINKS, INIT.POSIX_ACL]) {
+  for (const flag of [INIT.WRITEBACK_CACHE, INIT.NO_OPEN_SUPPORT, INIT.CACHE_SYMLINKS]) {
     assertEquals(flags & flag, 0);
   }
   assertEquals(view.getUint32(initOut.flags2, true), INIT2.CREATE_SUPP_GROUP | INIT2.DIRECT_IO_ALLOW_MMAP);
@@ -124,7 +134,7 @@ Deno.test("INIT answers a newer major with ours and refuses an old kernel", () =
   const newer = harness.ask("INIT", { nodeid: 0 }, struct(64, { [initIn.major]: 8 }));
   assertEquals([newer.errno, newer.view.getUint32(0, true)], [0, 7]);
   assertEquals(harness.ask("INIT", { nodeid: 0 }, struct(64, { [initIn.major]: 6 })).errno, E.PROTO);
-  const old = struct(16, { [initIn.major]: 7, [initIn.minor]: 30 });
+  const old = struct(16, { [initIn.major]: 7, [initIn.minor]: 35 });
   assertEquals(harness.ask("INIT", { nodeid: 0 }, old).errno, E.PROTO);
 });
 
@@ -323,7 +333,7 @@ Deno.test("extended attributes: sizes, ERANGE, flags and namespaces", () => {
   const harness = new Harness();
   const { node } = create(harness, "a");
   const set = (name: string, value: string, flags = 0) => {
-    const body = struct(8, { [setxattrIn.size]: value.length, [setxattrIn.flags]: flags });
+    const body = struct(setxattrIn.sizeof, { [setxattrIn.size]: value.length, [setxattrIn.flags]: flags });
     return harness.ask("SETXATTR", { nodeid: node }, body, name, utf8(value)).errno;
   };
   const get = (name: string, size: number) => harness.ask("GETXATTR", { nodeid: node }, struct(8, { 0: size }), name);
@@ -333,14 +343,48 @@ Deno.test("extended attributes: sizes, ERANGE, flags and namespaces", () => {
   assertEquals(get("user.a", 4).errno, E.RANGE);
   assertEquals(get("user.b", 4).errno, E.NODATA);
   assertEquals([set("user.a", "x", 1), set("user.b", "x", 2)], [E.EXIST, E.NODATA]);
-  assertEquals([set("system.posix_acl_access", "x"), set("odd.a", "x"), set("user.", "x")], [95, 95, E.INVAL]);
-  assertEquals(get("system.posix_acl_default", 0).errno, E.OPNOTSUPP);
+  assertEquals([set("system.other", "x"), set("odd.a", "x"), set("user.", "x")], [95, 95, E.INVAL]);
+  assertEquals([set("user.a", "x", 4), set("user.a", "x", 0x80000001)], [E.INVAL, E.INVAL]);
+  assertEquals([set("system.posix_acl_access", "xxxx"), get("system.posix_acl_default", 0).errno], [
+    E.OPNOTSUPP,
+    E.NODATA,
+  ]);
   assertEquals(set("trusted.t", "x"), 0);
   const list = (uid: number) => harness.ask("LISTXATTR", { nodeid: node, uid }, struct(8, { 0: 100 })).body;
   assertEquals(list(0), utf8("user.a\0trusted.t\0"));
   assertEquals(list(1000), utf8("user.a\0"));
   assertEquals(harness.ask("REMOVEXATTR", { nodeid: node }, "user.a").errno, 0);
   assertEquals(harness.ask("REMOVEXATTR", { nodeid: node }, "user.a").errno, E.NODATA);
+});
+
+Deno.test("GETXATTR of an ACL costs nothing after attributes that say there is none, for that thread and moment", () => {
+  let nowMs = 0, calls = 0;
+  const pause = (operation: string) => {
+    if (operation === "getExtendedAttribute") calls++;
+    return null;
+  };
+  const harness = new Harness({ pause }, { nowMs: () => nowMs });
+  const { node } = create(harness, "a"), other = create(harness, "b").node, name = "system.posix_acl_access";
+  const asked = (pid = 7, nodeid = node) => {
+    const before = calls;
+    const { errno } = harness.ask("GETXATTR", { nodeid, pid }, struct(8, { 0: 4096 }), name);
+    return [errno, calls - before];
+  };
+  const stat = (nodeid = node) => void harness.ask("GETATTR", { nodeid, pid: 7 }, struct(16));
+  assertEquals(asked(), [E.NODATA, 1]);
+  stat();
+  assertEquals(asked(), [E.NODATA, 0]);
+  assertEquals(asked(8), [E.NODATA, 1]);
+  assertEquals(asked(7, other), [E.NODATA, 1]);
+  nowMs += 101;
+  assertEquals(asked(), [E.NODATA, 1]);
+  stat();
+  const acl = encodeAcl(aclOf("u::rw- u:1:r-- g::r-- m::r-- o::---"));
+  const body = struct(setxattrIn.sizeof, { [setxattrIn.size]: acl.length });
+  assertEquals(harness.ask("SETXATTR", { nodeid: node, pid: 7 }, body, name, acl).errno, 0);
+  assertEquals(asked(), [0, 1]);
+  stat();
+  assertEquals(asked(), [0, 1]);
 });
 
 Deno.test("FALLOCATE, LSEEK, COPY_FILE_RANGE and STATX", () => {
