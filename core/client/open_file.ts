@@ -11,7 +11,7 @@
 import { E, failed, type Result } from "../errno.ts";
 import { type Attributes, isDirectory, isRegular, S } from "../meta/attributes.ts";
 import { Future, type Task, wait } from "../task.ts";
-import { accessErrno, chmodMode, isSuperuser, may, ownerErrno } from "./access.ts";
+import { accessErrno, chmodMode, createMode, isSuperuser, may, ownerErrno } from "./access.ts";
 import { type AttributeChange, type Done, done, type FileSystem, lockEnd } from "./filesystem.ts";
 import { attemptsMax, type Paths, type SetTime, timesErrno } from "./paths.ts";
 import { isSymlink, Walk } from "./walk.ts";
@@ -98,7 +98,10 @@ function* createIn(
     if (fileSystem.readOnly) return E.ROFS;
     const errno = yield* walk.accessErrno(may.write | may.execute);
     if (errno !== 0) return errno;
-    const made = yield* fileSystem.create(dir, name, { mode, exclusive: true, open: true }, who);
+    const above = yield* walk.attributes();
+    if (failed(above)) return above;
+    const options = { mode: createMode(above, mode, who), exclusive: true, open: true };
+    const made = yield* fileSystem.create(dir, name, options, who);
     if (!failed(made)) return new OpenFile(paths, made, flags);
     if (made !== E.EXIST || flags.createNew) return made;
   }
@@ -110,11 +113,13 @@ function* openFound(paths: Paths, found: Attributes, flags: OpenFlags): Task<Res
   const { fileSystem, who } = paths;
   const writes = flags.write || flags.append || flags.truncate;
   if (isDirectory(found.mode)) {
-    return writes ? E.ISDIR : accessErrno(found, who, may.read) || new OpenFile(paths, found, flags);
+    if (writes) return E.ISDIR;
+    return (yield* accessErrno(fileSystem, found, who, may.read)) || new OpenFile(paths, found, flags);
   }
   if (!isRegular(found.mode)) return E.NXIO;
   if (writes && fileSystem.readOnly) return E.ROFS;
-  const errno = accessErrno(found, who, (flags.read ? may.read : 0) | (writes ? may.write : 0));
+  const wanted = (flags.read ? may.read : 0) | (writes ? may.write : 0);
+  const errno = yield* accessErrno(fileSystem, found, who, wanted);
   if (errno !== 0) return errno;
   const opened = yield* fileSystem.open(found.inode, { truncate: flags.truncate, killSetId: !isSuperuser(who) });
   return failed(opened) ? opened : new OpenFile(paths, opened, flags);
@@ -138,7 +143,7 @@ function* readWholeOnce(
   if (failed(found)) return found;
   if (isDirectory(found.mode)) return E.ISDIR;
   if (!isRegular(found.mode)) return E.NXIO;
-  const errno = accessErrno(found, paths.who, may.read);
+  const errno = yield* accessErrno(paths.fileSystem, found, paths.who, may.read);
   if (errno !== 0) return errno;
   // One byte more than there was shows whether that was all.
   if (found.size < into.length) {
@@ -279,7 +284,8 @@ export class OpenFile {
     const attributes = yield* this.stat();
     if (failed(attributes)) return attributes;
     if (this.#paths.fileSystem.readOnly) return E.ROFS;
-    return timesErrno(attributes, times, this.#paths.who) || (yield* this.#set({ ...times }));
+    const { fileSystem, who } = this.#paths;
+    return (yield* timesErrno(fileSystem, attributes, times, who)) || (yield* this.#set({ ...times }));
   }
 
   /** fsync(2). */

@@ -18,6 +18,8 @@ import {
   accessErrno,
   chmodMode,
   chownErrno,
+  isAclName,
+  isMember,
   isSuperuser,
   may,
   ownerErrno,
@@ -32,6 +34,7 @@ import {
   type Done,
   done,
   type FileSystem,
+  xattrFlags,
 } from "./filesystem.ts";
 import { removeTree } from "./remove_tree.ts";
 import { isSymlink, type Last, Walk } from "./walk.ts";
@@ -158,15 +161,23 @@ export class Paths {
 
   /** utimensat(2), of a link itself without `follow`. */
   *setTimes(path: Uint8Array, times: { atime: SetTime; mtime: SetTime }, follow: boolean): Task<Done> {
-    return yield* this.#change(path, follow, (inode) => timesErrno(inode, times, this.who) || { ...times });
+    const { fileSystem, who } = this;
+    return yield* this.#change(
+      path,
+      follow,
+      () => ({ ...times }),
+      (inode) => timesErrno(fileSystem, inode, times, who),
+    );
   }
 
   /** truncate(2). */
   *truncate(path: Uint8Array, size: number): Task<Done> {
-    return yield* this.#change(path, true, (inode) => {
+    const change = (inode: Attributes): Result<AttributeChange> => {
       if (isDirectory(inode.mode)) return E.ISDIR;
-      if (!isRegular(inode.mode)) return E.INVAL;
-      return accessErrno(inode, this.who, may.write) || { size, killSetId: !isSuperuser(this.who) };
+      return isRegular(inode.mode) ? { size, killSetId: !isSuperuser(this.who) } : E.INVAL;
+    };
+    return yield* this.#change(path, true, change, (inode) => {
+      return accessErrno(this.fileSystem, inode, this.who, may.write);
     });
   }
 
@@ -196,7 +207,9 @@ export class Paths {
   ): Task<Done> {
     const { flags, follow } = options;
     return yield* this.#changeExtended(path, name, follow, (inode) => {
-      return this.fileSystem.setExtendedAttribute(inode, name, value, flags);
+      const keeps = !isAclName(name) || isSuperuser(this.who) || isMember(this.who, inode.gid);
+      const all = keeps ? flags : flags | xattrFlags.killSetgid;
+      return this.fileSystem.setExtendedAttribute(inode.inode, name, value, all);
     });
   }
 
@@ -205,11 +218,12 @@ export class Paths {
     return yield* this.again(() => this.#listExtendedAttributes(path, follow));
   }
 
-  /** removexattr(2). */
+  /** removexattr(2). An ACL that is not there is no error. */
   *removeExtendedAttribute(path: Uint8Array, name: Uint8Array, follow: boolean): Task<Done> {
-    return yield* this.#changeExtended(path, name, follow, (inode) => {
-      return this.fileSystem.removeExtendedAttribute(inode, name);
+    const removed = yield* this.#changeExtended(path, name, follow, (inode) => {
+      return this.fileSystem.removeExtendedAttribute(inode.inode, name);
     });
+    return removed === E.NODATA && isAclName(name) ? done : removed;
   }
 
   /** Runs `make` anew while it ends with ESTALE, a few times. */
@@ -265,7 +279,7 @@ export class Paths {
     if (failed(place)) return place;
     const errno = yield* this.createErrno(place.walk, place.last);
     if (errno !== 0) return errno;
-    return yield* this.fileSystem.makeDirectory(place.last.dir, place.last.name, mode & 0o7777, this.who);
+    return yield* this.fileSystem.makeDirectory(place.last.dir, place.last.name, mode & 0o1777, this.who);
   }
 
   *#ensureDirectory(path: Uint8Array, mode: number): Task<number> {
@@ -344,7 +358,7 @@ export class Paths {
     if (targetErrno !== 0) return targetErrno;
     // A directory that moves elsewhere has its ".." changed.
     if (moved === null || !isDirectory(moved.mode) || source.last.dir === target.last.dir) return 0;
-    return accessErrno(moved, this.who, may.write);
+    return yield* accessErrno(this.fileSystem, moved, this.who, may.write);
   }
 
   *#link(from: Uint8Array, to: Uint8Array): Task<Done> {
@@ -379,17 +393,29 @@ export class Paths {
     return (yield* this.#isThere(place.last)) ? E.EXIST : E.NOENT;
   }
 
-  /** Finds an inode, asks `judge` what to change, or which errno it is, and does it. */
-  *#change(path: Uint8Array, follow: boolean, judge: (inode: Attributes) => Result<AttributeChange>): Task<Done> {
-    return yield* this.again(() => this.#changeOnce(path, follow, judge));
+  /** Finds an inode and changes it as `judge` says, or ends with its errno, or with that of `check`. */
+  *#change(
+    path: Uint8Array,
+    follow: boolean,
+    judge: (inode: Attributes) => Result<AttributeChange>,
+    check: (inode: Attributes) => Task<number> = allowed,
+  ): Task<Done> {
+    return yield* this.again(() => this.#changeOnce(path, follow, judge, check));
   }
 
-  *#changeOnce(path: Uint8Array, follow: boolean, judge: (inode: Attributes) => Result<AttributeChange>): Task<Done> {
+  *#changeOnce(
+    path: Uint8Array,
+    follow: boolean,
+    judge: (inode: Attributes) => Result<AttributeChange>,
+    check: (inode: Attributes) => Task<number>,
+  ): Task<Done> {
     const found = yield* this.find(path, follow);
     if (failed(found)) return found;
     if (this.fileSystem.readOnly) return E.ROFS;
     const change = judge(found);
     if (failed(change)) return change;
+    const errno = yield* check(found);
+    if (errno !== 0) return errno;
     const changed = yield* this.fileSystem.setAttributes(found.inode, change);
     return failed(changed) ? changed : done;
   }
@@ -398,13 +424,13 @@ export class Paths {
     const found = yield* this.find(path, true);
     if (failed(found)) return found;
     if (!isDirectory(found.mode)) return E.NOTDIR;
-    return accessErrno(found, this.who, may.read) || found;
+    return (yield* accessErrno(this.fileSystem, found, this.who, may.read)) || found;
   }
 
   *#getExtendedAttribute(path: Uint8Array, name: Uint8Array, follow: boolean): Task<Result<Uint8Array>> {
     const found = yield* this.find(path, follow);
     if (failed(found)) return found;
-    const errno = xattrErrno(found, name, this.who, false);
+    const errno = yield* xattrErrno(this.fileSystem, found, name, { who: this.who, change: false });
     return errno || (yield* this.fileSystem.getExtendedAttribute(found.inode, name));
   }
 
@@ -412,7 +438,7 @@ export class Paths {
     path: Uint8Array,
     name: Uint8Array,
     follow: boolean,
-    change: (inode: number) => Task<Done>,
+    change: (inode: Attributes) => Task<Done>,
   ): Task<Done> {
     return yield* this.again(() => this.#changeExtendedOnce(path, name, follow, change));
   }
@@ -421,12 +447,13 @@ export class Paths {
     path: Uint8Array,
     name: Uint8Array,
     follow: boolean,
-    change: (inode: number) => Task<Done>,
+    change: (inode: Attributes) => Task<Done>,
   ): Task<Done> {
     const found = yield* this.find(path, follow);
     if (failed(found)) return found;
     if (this.fileSystem.readOnly) return E.ROFS;
-    return xattrErrno(found, name, this.who, true) || (yield* change(found.inode));
+    const errno = yield* xattrErrno(this.fileSystem, found, name, { who: this.who, change: true });
+    return errno || (yield* change(found));
   }
 
   *#listExtendedAttributes(path: Uint8Array, follow: boolean): Task<Result<Uint8Array[]>> {
@@ -437,11 +464,21 @@ export class Paths {
   }
 }
 
+// deno-lint-ignore require-yield
+function* allowed(): Task<number> {
+  return 0;
+}
+
 /** errno of setting times: "now" needs write permission, another moment ownership. */
-export function timesErrno(inode: Attributes, times: { atime: SetTime; mtime: SetTime }, who: Caller): number {
+export function* timesErrno(
+  fileSystem: FileSystem,
+  inode: Attributes,
+  times: { atime: SetTime; mtime: SetTime },
+  who: Caller,
+): Task<number> {
   const owner = ownerErrno(inode, who);
   if (owner === 0 || times.atime !== "now" || times.mtime !== "now") return owner;
-  return accessErrno(inode, who, may.write);
+  return yield* accessErrno(fileSystem, inode, who, may.write);
 }
 
 /** The path of the directory above, as text has it; null when there is no more above. */

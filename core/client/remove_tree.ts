@@ -67,7 +67,7 @@ function* enter(paths: Paths, dir: number, name: Uint8Array, inode?: number): Ta
   const found = yield* paths.fileSystem.lookup(dir, name);
   if (failed(found)) return found;
   const level = { dir, name, inode: found.inode, attributes: found, barren: 0 };
-  return accessErrno(found, paths.who, may.read) || level;
+  return (yield* accessErrno(paths.fileSystem, found, paths.who, may.read)) || level;
 }
 
 /** Removes the name of a directory that was found empty; it stays on the stack when it is not any more. errno. */
@@ -83,7 +83,7 @@ function* leave(paths: Paths, level: Level, stack: Level[]): Task<number> {
 
 /** Removes the files of a page and puts its directories on the stack. errno. */
 function* empty(paths: Paths, level: Level, stack: Level[], page: DirectoryEntry[]): Task<number> {
-  const errno = removalErrno(paths, level, page);
+  const errno = yield* removalErrno(paths, level, page);
   if (errno !== 0) return errno;
   const files = page.filter((entry) => entry.type !== dtDir);
   const outcomes = yield* inParallel(paths.scheduler, files.length, parallelMax, (i) => {
@@ -107,10 +107,10 @@ function* empty(paths: Paths, level: Level, stack: Level[], page: DirectoryEntry
   return 0;
 }
 
-function removalErrno({ who }: Paths, level: Level, page: DirectoryEntry[]): number {
+function* removalErrno({ fileSystem, who }: Paths, level: Level, page: DirectoryEntry[]): Task<number> {
   const { attributes } = level;
   if (attributes === null || isSuperuser(who)) return 0;
-  const errno = accessErrno(attributes, who, may.write | may.execute);
+  const errno = yield* accessErrno(fileSystem, attributes, who, may.write | may.execute);
   if (errno !== 0) return errno;
   const kept = page.find((entry) => entry.attributes !== null && stickyErrno(attributes, entry.attributes, who) !== 0);
   return kept === undefined ? 0 : E.PERM;

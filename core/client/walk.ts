@@ -111,7 +111,7 @@ export class Walk {
   *accessErrno(wanted: number): Task<number> {
     if (isSuperuser(this.#who)) return 0;
     const attributes = yield* this.attributes();
-    return failed(attributes) ? attributes : accessErrno(attributes, this.#who, wanted);
+    return failed(attributes) ? attributes : yield* accessErrno(this.#fileSystem, attributes, this.#who, wanted);
   }
 
   /** Absolute path, from the volume's root, of where it stands: no links, no dots. */

@@ -19,9 +19,17 @@ import type {
   Totals,
   Whence,
 } from "../../core/client/filesystem.ts";
-import { done, lockEnd, renameFlags } from "../../core/client/filesystem.ts";
+import { done, lockEnd, renameFlags, xattrFlags } from "../../core/client/filesystem.ts";
 import { E, failed, type Result } from "../../core/errno.ts";
-import { accessAclName, aclPermissions, decodeAcl, isMinimal, sameName } from "../../core/meta/acl.ts";
+import {
+  accessAclName,
+  aclPermissions,
+  chmodAcl,
+  decodeAcl,
+  encodeAcl,
+  isMinimal,
+  sameName,
+} from "../../core/meta/acl.ts";
 import { type Attributes, inodeFlags, isDirectory, isRegular, S } from "../../core/meta/attributes.ts";
 import type { Time } from "../../core/runtime.ts";
 import { first, Future, type Task, wait } from "../../core/task.ts";
@@ -76,11 +84,18 @@ const bytesOf = (text: string) => Uint8Array.from(text, (char) => char.charCodeA
 const ownerOf = (lock: { flock: boolean; ownerLow: number; ownerHigh: number }) =>
   `${lock.flock ? "f" : "p"}${lock.ownerHigh}:${lock.ownerLow}`;
 
+function setMode(node: Node, mode: number): void {
+  node.a.mode = (node.a.mode & S.IFMT) | (mode & 0o7777);
+  const acl = decodeAcl(node.xattrs.get(key(accessAclName)) ?? new Uint8Array(0));
+  if (!failed(acl)) node.xattrs.set(key(accessAclName), encodeAcl(chmodAcl(acl, mode)));
+}
+
 /** The access ACL goes with the mode, and is not kept when the mode says it all. errno. */
-function setAccessAcl(node: Node, value: Uint8Array): number {
+function setAccessAcl(node: Node, value: Uint8Array, killSetgid: boolean): number {
   const acl = decodeAcl(value);
   if (failed(acl)) return acl;
   if (acl.length > 0) node.a.mode = node.a.mode & ~0o777 | aclPermissions(acl);
+  if (killSetgid) node.a.mode &= ~S.ISGID;
   node.a.flags = isMinimal(acl) ? node.a.flags & ~inodeFlags.accessAcl : node.a.flags | inodeFlags.accessAcl;
   if (isMinimal(acl)) node.xattrs.delete(key(accessAclName));
   else node.xattrs.set(key(accessAclName), value.slice());
@@ -263,7 +278,7 @@ export class MemoryFileSystem implements FileSystem {
       if (errno !== 0) return errno;
     }
     if (change.killSetId) this.#killSetId(node);
-    if (change.mode !== undefined) a.mode = (a.mode & S.IFMT) | (change.mode & 0o7777);
+    if (change.mode !== undefined) setMode(node, change.mode);
     if (change.uid !== undefined) a.uid = change.uid;
     if (change.gid !== undefined) a.gid = change.gid;
     const now = this.#tick();
@@ -640,7 +655,8 @@ export class MemoryFileSystem implements FileSystem {
     if ((flags & 1) !== 0 && exists) return E.EXIST;
     if ((flags & 2) !== 0 && !exists) return E.NODATA;
     if (value.length > 65536) return E.NOSPC;
-    const acl = sameName(name, accessAclName), errno = acl ? setAccessAcl(node, value) : 0;
+    const acl = sameName(name, accessAclName),
+      errno = acl ? setAccessAcl(node, value, (flags & xattrFlags.killSetgid) !== 0) : 0;
     if (errno !== 0) return errno;
     if (!acl) node.xattrs.set(key(name), value.slice());
     this.#changed(node, false);

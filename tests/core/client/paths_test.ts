@@ -11,8 +11,10 @@ import {
 import { Paths } from "../../../core/client/paths.ts";
 import { linksMax } from "../../../core/client/walk.ts";
 import { E, failed, type Result } from "../../../core/errno.ts";
+import { encodeAcl } from "../../../core/meta/acl.ts";
 import { S } from "../../../core/meta/attributes.ts";
 import { Future, Scheduler, type Task } from "../../../core/task.ts";
+import { aclOf } from "../meta/acls.ts";
 import { MemoryFileSystem, type MemoryOptions } from "../../fuse/memory_filesystem.ts";
 
 const root: Caller = { uid: 0, gid: 0, pid: 1, umask: 0 };
@@ -625,7 +627,7 @@ Deno.test("Paths keeps extended attributes by namespace", () => {
   assertEquals(set(a, "/f", "trusted.t"), E.PERM);
   assertEquals(set(a, "/f", "security.s"), E.PERM);
   assertEquals(set(admin, "/f", "security.s"), 0);
-  assertEquals(set(admin, "/f", "system.posix_acl_access"), E.OPNOTSUPP);
+  assertEquals(set(admin, "/f", "system.other"), E.OPNOTSUPP);
   assertEquals(set(admin, "/f", "user."), E.INVAL);
   assertEquals(get(a, "/f", "user.color"), "red");
   assertEquals(get(a, "/f", "trusted.t"), E.NODATA);
@@ -635,4 +637,75 @@ Deno.test("Paths keeps extended attributes by namespace", () => {
   assertEquals(list(a), ["security.s", "user.color"]);
   assertEquals(a.errno(a.paths.removeExtendedAttribute(bytes("/f"), bytes("user.color"), true)), 0);
   assertEquals(get(a, "/f", "user.color"), E.NODATA);
+});
+
+Deno.test("Paths keeps others from setting user attributes of a sticky directory", () => {
+  const world = new World(), admin = world.as(root), a = world.as(alice);
+  assertEquals([admin.mkdir("/d"), admin.chmod("/d", 0o777)], [0, 0]);
+  const set = (user: User) =>
+    user.errno(
+      user.paths.setExtendedAttribute(bytes("/d"), bytes("user.x"), bytes("v"), { flags: 0, follow: true }),
+    );
+  assertEquals(set(a), 0);
+  assertEquals(admin.chmod("/d", 0o1777), 0);
+  assertEquals([set(a), set(admin)], [E.PERM, 0]);
+});
+
+Deno.test("Paths honours access ACLs wherever it checks", () => {
+  const world = new World(), admin = world.as(root), a = world.as(alice), b = world.as(bob);
+  const name = bytes("system.posix_acl_access");
+  const setAcl = (user: User, path: string, acl: string) => {
+    const options = { flags: 0, follow: true };
+    return user.errno(user.paths.setExtendedAttribute(bytes(path), name, encodeAcl(aclOf(acl)), options));
+  };
+  assertEquals([admin.mkdir("/d"), admin.chmod("/d", 0o700), admin.write("/d/f", "secret")], [0, 0, 0]);
+  assertEquals([a.read("/d/f"), a.errno(a.paths.openDirectory(bytes("/d")))], [E.ACCES, E.ACCES]);
+  assertEquals(setAcl(admin, "/d", "u::rwx u:1000:rwx g::--- m::rwx o::---"), 0);
+  assertEquals(admin.mode("/d"), 0o770);
+  assertEquals([a.read("/d/f"), b.read("/d/f")], ["secret", E.ACCES]);
+  assertEquals(a.errno(a.paths.openDirectory(bytes("/d"))), 0);
+  assertEquals([a.write("/d/mine", "x"), b.write("/d/his", "x")], [0, E.ACCES]);
+  // The mask takes it away again, as chmod(2) does on Linux.
+  assertEquals([admin.chmod("/d", 0o750), a.write("/d/more", "x"), a.read("/d/f")], [0, E.ACCES, "secret"]);
+  // By a group of the caller; what it may not read it may not truncate or set the times of either.
+  assertEquals(setAcl(admin, "/d/f", "u::rw- g::--- g:50:r-- m::rw- o::r--"), 0);
+  assertEquals([a.read("/d/f"), a.write("/d/f", "y")], ["secret", E.ACCES]);
+  assertEquals(a.errno(a.paths.truncate(bytes("/d/f"), 0)), E.ACCES);
+  assertEquals(a.errno(a.paths.setTimes(bytes("/d/f"), { atime: "now", mtime: "now" }, true)), E.ACCES);
+  assertEquals(setAcl(admin, "/d/f", "u::rw- g::--- g:50:rw- m::rw- o::r--"), 0);
+  assertEquals([a.write("/d/f", "y"), a.errno(a.paths.truncate(bytes("/d/f"), 0))], [0, 0]);
+  assertEquals(a.errno(a.paths.removeAll(bytes("/d/mine"))), E.ACCES);
+  assertEquals([admin.chmod("/d", 0o770), a.errno(a.paths.removeAll(bytes("/d/mine")))], [0, 0]);
+});
+
+Deno.test("Paths lets owners alone set ACLs, everybody read them, and none of symbolic links", () => {
+  const world = new World(), admin = world.as(root), a = world.as(alice);
+  const name = bytes("system.posix_acl_access"), value = encodeAcl(aclOf("u::rwx u:7:r-x g::r-x m::r-x o::r-x"));
+  const set = (user: User, path: string, follow = true) =>
+    user.errno(user.paths.setExtendedAttribute(bytes(path), name, value, { flags: 0, follow }));
+  assertEquals([admin.write("/f", "x"), admin.symlink("f", "/l"), set(a, "/f"), set(admin, "/l", false)], [
+    0,
+    0,
+    E.PERM,
+    E.OPNOTSUPP,
+  ]);
+  // The owner who is not in the file's group loses its setgid.
+  assertEquals([admin.chmod("/f", 0o2755), admin.chown("/f", 1000, 9), admin.chmod("/f", 0o2755)], [0, 0, 0]);
+  assertEquals([set(a, "/f"), a.mode("/f")], [0, 0o755]);
+  assertEquals(a.run(a.paths.getExtendedAttribute(bytes("/f"), name, true)), value);
+  assertEquals(a.run(a.paths.getExtendedAttribute(bytes("/l"), name, false)), E.OPNOTSUPP);
+  for (let i = 0; i < 2; i++) assertEquals(a.errno(a.paths.removeExtendedAttribute(bytes("/f"), name, true)), 0);
+});
+
+Deno.test("Paths makes no setgid program of a group that the caller is not in", () => {
+  const world = new World(), admin = world.as(root), a = world.as(alice), b = world.as(bob);
+  assertEquals([admin.mkdir("/d"), admin.chown("/d", 0, 50), admin.chmod("/d", 0o2777)], [0, 0, 0]);
+  const make = (user: User, path: string, mode: number) => {
+    const file = user.run(openFile(user.paths, bytes(path), flagsOf({ write: true, create: true, mode })));
+    assert(!failed(file));
+    user.world.run(file.close());
+    return user.mode(path);
+  };
+  assertEquals([make(a, "/d/a", 0o2755), make(b, "/d/b", 0o2755), make(b, "/d/c", 0o2644)], [0o2755, 0o755, 0o2644]);
+  assertEquals([b.mkdir("/d/dir", 0o6755), b.mode("/d/dir") & 0o4000], [0, 0]);
 });
