@@ -94,7 +94,7 @@ export function later(): Promise<void> {
 
 /** Bytes as text. */
 export function text(bytes: Uint8Array): string {
-  return new TextDecoder().decode(bytes);
+  return new TextDecoder("utf-8", { ignoreBOM: true }).decode(bytes);
 }
 
 /** `length` bytes that differ from place to place, and from seed to seed. */

@@ -25,7 +25,7 @@ import {
 } from "./case.ts";
 import { AT, F, MAP, O, PROT, S, STATX, SYS, UTIME } from "./constants.ts";
 
-const encoder = new TextEncoder(), decoder = new TextDecoder();
+const encoder = new TextEncoder(), decoder = new TextDecoder("utf-8", { ignoreBOM: true });
 
 /** Sizes of kernel structures. */
 const statxBytes = 256, statfsBytes = 120, flockBytes = 32, timesBytes = 32;
@@ -78,6 +78,8 @@ export interface Statx extends Stat {
   attributes: bigint;
   devMajor: number;
   devMinor: number;
+  rdevMajor: number;
+  rdevMinor: number;
 }
 
 /** struct statx (include/uapi/linux/stat.h). */
@@ -101,6 +103,8 @@ function statxOf(bytes: Uint8Array): Statx {
     ctime: time(96),
     mtime: time(112),
     rdev: u32(128) * 256 + u32(132),
+    rdevMajor: u32(128),
+    rdevMinor: u32(132),
     devMajor: u32(136),
     devMinor: u32(140),
   };

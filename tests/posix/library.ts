@@ -21,7 +21,7 @@ import {
 } from "./case.ts";
 import { DT, LOCK, O, S, XATTR } from "./constants.ts";
 
-const encoder = new TextEncoder(), decoder = new TextDecoder();
+const encoder = new TextEncoder(), decoder = new TextDecoder("utf-8", { ignoreBOM: true });
 const flagsOffered = O.WRONLY | O.RDWR | O.CREAT | O.EXCL | O.TRUNC | O.APPEND | O.CLOEXEC;
 
 /** A case that asks the library for what it does not have. */
