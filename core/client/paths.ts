@@ -218,12 +218,11 @@ export class Paths {
     return yield* this.again(() => this.#listExtendedAttributes(path, follow));
   }
 
-  /** removexattr(2). An ACL that is not there is no error. */
+  /** removexattr(2). */
   *removeExtendedAttribute(path: Uint8Array, name: Uint8Array, follow: boolean): Task<Done> {
-    const removed = yield* this.#changeExtended(path, name, follow, (inode) => {
+    return yield* this.#changeExtended(path, name, follow, (inode) => {
       return this.fileSystem.removeExtendedAttribute(inode.inode, name);
     });
-    return removed === E.NODATA && isAclName(name) ? done : removed;
   }
 
   /** Runs `make` anew while it ends with ESTALE, a few times. */

@@ -673,7 +673,7 @@ export class MemoryFileSystem implements FileSystem {
     yield* this.#enter("removeExtendedAttribute");
     const node = this.#node(inode);
     if (typeof node === "number") return node;
-    if (!node.xattrs.delete(key(name))) return E.NODATA;
+    if (!node.xattrs.delete(key(name))) return sameName(name, accessAclName) ? done : E.NODATA;
     this.#changed(node, false);
     return done;
   }

@@ -39,6 +39,10 @@ function flagOf(name: Uint8Array): number {
   return sameName(name, capabilityName) ? inodeFlags.capability : 0;
 }
 
+function isAclFlag(flag: number): boolean {
+  return flag === inodeFlags.accessAcl || flag === inodeFlags.defaultAcl;
+}
+
 /** GETXATTR. ENODATA, ERANGE. */
 export function getxattr(engine: Engine, request: Request): Answer {
   const found = engine.inode(request.body.inode), errno = xattrNameErrno(request.body.name);
@@ -56,7 +60,7 @@ export function setxattr(engine: Engine, request: Request): Answer {
   const errno = value.length > xattrBytesMax ? E.RANGE : xattrNameErrno(name);
   if (errno !== 0) return answerErrno(errno);
   const flag = flagOf(name);
-  if (flag === inodeFlags.accessAcl || flag === inodeFlags.defaultAcl) return setAcl(engine, request, found, flag);
+  if (isAclFlag(flag)) return setAcl(engine, request, found, flag);
   const old = engine.store.get(xattrKey(inode, name));
   if (old !== undefined && (flags & xattrFlags.create) !== 0) return answerErrno(E.EXIST);
   if (old === undefined && (flags & xattrFlags.replace) !== 0) return answerErrno(E.NODATA);
@@ -144,13 +148,15 @@ function totalBytes(engine: Engine, inode: number): number {
   return bytes;
 }
 
-/** REMOVEXATTR. ENODATA, ERANGE. */
+/** REMOVEXATTR. ENODATA, ERANGE. An ACL that is not there is no error, as in Linux. */
 export function removexattr(engine: Engine, request: Request): Answer {
   const found = engine.inode(request.body.inode), errno = xattrNameErrno(request.body.name);
   if (failed(found)) return answerErrno(found);
   if (errno !== 0) return answerErrno(errno);
-  if (engine.store.get(xattrKey(found.inode, request.body.name)) === undefined) return answerErrno(E.NODATA);
   const plan = new Plan();
+  if (engine.store.get(xattrKey(found.inode, request.body.name)) === undefined) {
+    return isAclFlag(flagOf(request.body.name)) ? engine.answer(request, plan, {}) : answerErrno(E.NODATA);
+  }
   drop(engine, plan, found, request.body.name);
   return changed(engine, request, plan, found);
 }
