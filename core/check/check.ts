@@ -10,6 +10,8 @@
  */
 
 import { chunkBytesMax, decodeChunk, granuleBytes } from "../data/chunk_record.ts";
+import { failed } from "../errno.ts";
+import { accessAclName, aclPermissions, capabilityName, decodeAcl, defaultAclName, sameName } from "../meta/acl.ts";
 import { actions, intentKind, intentRecord, stepRecord } from "../meta/intent.ts";
 import { S } from "../meta/attributes.ts";
 import {
@@ -258,9 +260,7 @@ export class ShardScan {
         inodes.targetBytes[this.#saw(key, seen.target)] = value.length;
         return;
       case kind.xattr:
-        if (value.length > xattrBytesMax) throw new DecodeError(`a value of ${value.length} bytes`);
-        this.#saw(key, seen.xattr);
-        return;
+        return this.#xattr(key, value);
       case kind.chunk:
         return this.#chunk(key, value);
       case kind.floor:
@@ -290,6 +290,18 @@ export class ShardScan {
     return row;
   }
 
+  #xattr(key: Uint8Array, value: Uint8Array): void {
+    if (value.length > xattrBytesMax) throw new DecodeError(`a value of ${value.length} bytes`);
+    const { inodes } = this.#checker, row = this.#saw(key, seen.xattr), name = key.subarray(10);
+    if (sameName(name, capabilityName)) inodes.seen[row] |= seen.capability;
+    const access = sameName(name, accessAclName);
+    if (!access && !sameName(name, defaultAclName)) return;
+    inodes.seen[row] |= access ? seen.accessAcl : seen.defaultAcl;
+    const acl = decodeAcl(value);
+    if (failed(acl) || acl.length === 0) throw new DecodeError("it is no ACL");
+    if (access) inodes.aclPermissions[row] = aclPermissions(acl) + 1;
+  }
+
   #inode(key: Uint8Array, value: Uint8Array): void {
     const checker = this.#checker, { inodes } = checker, inode = keyNumber(key, 3, 7);
     const read = decodeAttributes(inode, value), sequence = inode % sequenceLimit;
@@ -300,6 +312,7 @@ export class ShardScan {
     if (checker.volumeState(read.volume) === undefined) checker.stranger(read.volume, this.#shard, "inodes");
     const row = this.#saw(key, seen.inode);
     inodes.type[row] = read.mode >>> 12;
+    inodes.mode[row] = read.mode;
     inodes.flags[row] = read.flags;
     inodes.nlink[row] = read.nlink;
     inodes.entries[row] = read.entries;

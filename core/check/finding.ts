@@ -64,6 +64,7 @@ export interface InodeFix {
   blocks?: number;
   size?: number;
   flags?: number;
+  mode?: number;
 }
 
 /** What would set it right; core/check/repair.ts makes records of it. */

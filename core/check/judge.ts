@@ -8,8 +8,9 @@
  */
 
 import { chunkBytesMax, granuleBytes } from "../data/chunk_record.ts";
+import { accessAclName, defaultAclName } from "../meta/acl.ts";
 import { inodeFlags, S } from "../meta/attributes.ts";
-import { rootSequence, sequenceLimit, shardOf } from "../meta/layout.ts";
+import { rootSequence, sequenceLimit, shardOf, xattrKey } from "../meta/layout.ts";
 import { volumeState } from "../placement/map.ts";
 import type { EntryPlace, InodeFix, Repair, Severity } from "./finding.ts";
 import { judgeCharges } from "./charges.ts";
@@ -17,6 +18,12 @@ import type { Complaint, Observed } from "./observed.ts";
 import { floorPart, type InodeTable, seen } from "./tables.ts";
 
 const directory = S.IFDIR >> 12, regular = S.IFREG >> 12, symlink = S.IFLNK >> 12;
+/** What is seen of attributes that an inode's flags tell of. */
+const extendedFlags = [
+  [seen.accessAcl, inodeFlags.accessAcl],
+  [seen.defaultAcl, inodeFlags.defaultAcl],
+  [seen.capability, inodeFlags.capability],
+] as const;
 /** `blocks` counts units of this. */
 const unitBytes = 512;
 
@@ -209,6 +216,35 @@ class Judgement {
     if (type[row] === directory) this.#judgeDirectory(row);
     else this.#judgeFile(row);
     this.#judgeContents(row);
+    this.#judgeExtended(row);
+  }
+
+  /** ACLs and capabilities, of which the inode's flags and mode speak too. */
+  #judgeExtended(row: number): void {
+    const { inode, type, mode, flags, version, aclPermissions } = this.#inodes, number = inode[row];
+    const wrong: string[] = [], fix: InodeFix = {};
+    let flagged = flags[row];
+    for (const [bit, flag] of extendedFlags) flagged = this.#inodes.has(row, bit) ? flagged | flag : flagged & ~flag;
+    if (flagged !== flags[row]) {
+      fix.flags = flagged;
+      wrong.push("does not know which ACLs and capabilities it has");
+    }
+    const permissions = mode[row] & 0o777, listed = aclPermissions[row] - 1;
+    if (listed >= 0 && listed !== permissions) {
+      fix.mode = mode[row] & ~0o777 | listed;
+      wrong.push(`has mode 0${permissions.toString(8)} and an ACL that says 0${listed.toString(8)}`);
+    }
+    if (wrong.length > 0) this.#misstated(row, `inode ${number} ${wrong.join(", ")}`, "error", fix);
+    const misplaced = [
+      { name: accessAclName, is: type[row] === symlink && this.#inodes.has(row, seen.accessAcl) },
+      { name: defaultAclName, is: type[row] !== directory && this.#inodes.has(row, seen.defaultAcl) },
+    ];
+    for (const { name, is } of misplaced) {
+      if (!is) continue;
+      const part = { shard: shardOf(number), inode: number, versions: [version[row]] };
+      const text = `inode ${number} is of a type that has no such ACL`, key = xattrKey(number, name);
+      this.#add({ ...part, kind: "part", severity: "error", text, repair: { do: "dropRecord", key } });
+    }
   }
 
   #judgeDirectory(row: number): void {

@@ -3,6 +3,7 @@
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import type { FindingKind, Severity } from "../../../core/check/finding.ts";
 import { encodeChunk } from "../../../core/data/chunk_record.ts";
+import { accessAclName, defaultAclName, encodeAcl } from "../../../core/meta/acl.ts";
 import { inodeFlags, S } from "../../../core/meta/attributes.ts";
 import { intentKind, intentRecord, stepRecord } from "../../../core/meta/intent.ts";
 import {
@@ -16,6 +17,7 @@ import {
   replyRecord,
   shardOf,
   usage,
+  xattrKey,
 } from "../../../core/meta/layout.ts";
 import { encodeFloor } from "../../../core/meta/ops/write.ts";
 import { rootShard } from "../../../core/placement/hash.ts";
@@ -23,6 +25,7 @@ import { encode } from "../../../core/protocol/codec.ts";
 import { UNLINK } from "../../../core/protocol/messages.ts";
 import { decode } from "../../../core/protocol/codec.ts";
 import { Random } from "../../sim/random.ts";
+import { aclOf } from "../meta/acls.ts";
 import { example, Image, map, shards, texts, volume } from "./images.ts";
 
 type Example = ReturnType<typeof example>;
@@ -46,6 +49,52 @@ interface Damage {
 }
 
 const damages: Damage[] = [
+  {
+    name: "an inode that does not know of its ACLs and capabilities",
+    make: (image) => {
+      image.edit(image.hard, { flags: 0 });
+      image.edit(image.b, { flags: 0 });
+      image.edit(image.big, { flags: inodeFlags.far });
+    },
+    kind: "attributes",
+    text: /does not know which ACLs and capabilities it has/,
+    after: (image) => {
+      assertEquals(image.attributes(image.hard).flags, inodeFlags.accessAcl);
+      assertEquals(image.attributes(image.b).flags, inodeFlags.defaultAcl);
+      assertEquals(image.attributes(image.big).flags, inodeFlags.far | inodeFlags.capability);
+    },
+  },
+  {
+    name: "an inode that says it has an ACL and has none",
+    make: (image) => image.remove(xattrKey(image.b, defaultAclName)),
+    kind: "attributes",
+    text: /does not know which ACLs/,
+    after: (image) => assertEquals(image.attributes(image.b).flags, 0),
+  },
+  {
+    name: "a mode that is not the ACL's",
+    make: (image) => image.edit(image.hard, { mode: S.IFREG | 0o4666 }),
+    kind: "attributes",
+    text: /has mode 0666 and an ACL that says 0640/,
+    after: (image) => assertEquals(image.attributes(image.hard).mode, S.IFREG | 0o4640),
+  },
+  {
+    name: "an ACL that is none",
+    make: (image) => image.put(xattrKey(image.hard, accessAclName), bytes("nonsense")),
+    kind: "record",
+    text: /it is no ACL/,
+    repairs: false,
+  },
+  {
+    name: "a default ACL of a file",
+    make: (image) => {
+      image.put(xattrKey(image.small, defaultAclName), encodeAcl(aclOf("u::rwx g::r-x o::---")));
+      image.edit(image.small, { flags: image.attributes(image.small).flags | inodeFlags.defaultAcl });
+    },
+    kind: "part",
+    text: /of a type that has no such ACL/,
+    after: (image) => assertEquals(image.get(xattrKey(image.small, defaultAclName)), undefined),
+  },
   {
     name: "a name that leads nowhere",
     make: (image) => {

@@ -9,6 +9,7 @@ import { Checker } from "../../../core/check/check.ts";
 import { type Finding, repairPhase } from "../../../core/check/finding.ts";
 import { planRepair, type Records, type RepairStep, type StoredRecord } from "../../../core/check/repair.ts";
 import { encodeChunk, granuleBytes } from "../../../core/data/chunk_record.ts";
+import { accessAclName, capabilityName, defaultAclName, encodeAcl } from "../../../core/meta/acl.ts";
 import { type Attributes, inodeFlags, S } from "../../../core/meta/attributes.ts";
 import {
   chunkKey,
@@ -24,12 +25,14 @@ import {
   shardOf,
   shardState,
   usage,
+  xattrKey,
 } from "../../../core/meta/layout.ts";
 import { chunkShard } from "../../../core/placement/hash.ts";
 import { type ClusterMap, rootInode } from "../../../core/placement/map.ts";
 import { nameHash } from "../../../core/placement/siphash.ts";
 import { decode, DecodeError, encode } from "../../../core/protocol/codec.ts";
 import type { Task } from "../../../core/task.ts";
+import { aclOf } from "../meta/acls.ts";
 
 /** Shards of the cluster in tests. */
 export const shards = 8;
@@ -324,6 +327,12 @@ export function example(): Image & { a: number; b: number; small: number; big: n
   image.put(inodeKey(shardOf(symlink), kind.symlink, symlink), encoder.encode("there"));
   image.charge(shardOf(symlink), 5, 0);
   image.file(a, "pipe", { mode: S.IFIFO | 0o644 });
-  image.put(new Key(shardOf(small), kind.xattr, 20).u56(small).raw(encoder.encode("user.x")).done(), new Uint8Array(3));
+  image.put(xattrKey(small, encoder.encode("user.x")), new Uint8Array(3));
+  image.put(xattrKey(big, capabilityName), new Uint8Array(20));
+  image.edit(big, { flags: image.attributes(big).flags | inodeFlags.capability });
+  image.put(xattrKey(hard, accessAclName), encodeAcl(aclOf("u::rw- u:7:rwx g::--- m::r-- o::---")));
+  image.edit(hard, { mode: S.IFREG | 0o640, flags: inodeFlags.accessAcl });
+  image.put(xattrKey(b, defaultAclName), encodeAcl(aclOf("u::rwx g::r-x o::---")));
+  image.edit(b, { flags: inodeFlags.defaultAcl });
   return Object.assign(image, { a, b, small, big, hard, symlink });
 }
