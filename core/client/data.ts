@@ -221,11 +221,16 @@ function* writeFar(volume: Volume, step: Step, near: number, hint: WriteHint): T
 }
 
 /** Makes the size at least `size`, without data (the end of a copied hole). errno. */
-export function* extendTo(volume: Volume, inode: number, size: number): Task<number> {
+export function* extendTo(
+  volume: Volume,
+  inode: number,
+  size: number,
+  options: { killSetId: boolean },
+): Task<number> {
   for (let attempt = 0; attempt < staleMax; attempt++) {
     const hint = yield* volume.hint(inode);
     if (failed(hint)) return hint;
-    const body = { inode, gen: hint.gen, size, blocksDelta: blocksBias, servers: [], killSetId: false };
+    const body = { inode, gen: hint.gen, size, blocksDelta: blocksBias, servers: [], ...options };
     const reply = yield* volume.reply(PUBLISH, inode, body);
     if (reply.status !== status.staleGen) return reply.status === 0 ? 0 : errnoOf(reply.status);
     volume.forget(inode);

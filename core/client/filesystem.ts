@@ -82,6 +82,26 @@ export interface OpenOptions {
   killSetId?: boolean;
 }
 
+/** What {@linkcode FileSystem.allocate} works on, in bytes. */
+export interface AllocateRange {
+  mode: number;
+  offset: number;
+  length: number;
+  /** Clear setuid and setgid as a write does. */
+  killSetId: boolean;
+}
+
+/** What {@linkcode FileSystem.copyRange} copies, in bytes. */
+export interface CopyRange {
+  from: number;
+  fromOffset: number;
+  to: number;
+  toOffset: number;
+  length: number;
+  /** Clear setuid and setgid of the target as a write does. */
+  killSetId: boolean;
+}
+
 /** RENAME_* flags of renameat2(2). */
 export const renameFlags = { noReplace: 1, exchange: 2 } as const;
 
@@ -152,15 +172,9 @@ export interface FileSystem {
   /** Writes all of `data` at the end of the file, atomically among all clients; `offset` is where it went. */
   append(inode: number, data: Uint8Array, options: { killSetId: boolean }): Task<Result<{ offset: number }>>;
   /** fallocate(2) modes: 0, KEEP_SIZE, PUNCH_HOLE|KEEP_SIZE, ZERO_RANGE[|KEEP_SIZE]. */
-  allocate(inode: number, mode: number, offset: number, length: number): Task<Done>;
+  allocate(inode: number, range: AllocateRange): Task<Done>;
   /** Copies within the volume; both files may be the same if the ranges do not overlap. */
-  copyRange(
-    from: number,
-    fromOffset: number,
-    to: number,
-    toOffset: number,
-    length: number,
-  ): Task<Result<{ count: number }>>;
+  copyRange(copy: CopyRange): Task<Result<{ count: number }>>;
   /** Next data or hole at or after `offset`; ENXIO beyond the end. */
   seek(inode: number, offset: number, whence: Whence): Task<Result<{ offset: number }>>;
   /** What has been acknowledged for this file survives power loss once this returns. */

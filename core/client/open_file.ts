@@ -199,7 +199,8 @@ function* copyContents(paths: Paths, source: OpenFile, target: OpenFile, origina
   const cut = yield* target.truncate(0);
   if (failed(cut)) return cut;
   for (let at = 0; at < original.size;) {
-    const copied = yield* paths.fileSystem.copyRange(source.inode, at, target.inode, at, copyStepBytes);
+    const range = { from: source.inode, fromOffset: at, to: target.inode, toOffset: at, length: copyStepBytes };
+    const copied = yield* paths.fileSystem.copyRange({ ...range, killSetId: !isSuperuser(paths.who) });
     if (failed(copied)) return copied;
     if (copied.count === 0) break;
     at += copied.count;

@@ -11,7 +11,7 @@ import { chunkShard } from "../placement/hash.ts";
 import { FALLOCATE, NEXT_DATA, SEEK_CHUNK } from "../protocol/messages.ts";
 import type { Task } from "../task.ts";
 import { chunkBytes, extendTo, read, write } from "./data.ts";
-import { type Done, done, type Whence } from "./filesystem.ts";
+import { type AllocateRange, type CopyRange, type Done, done, type Whence } from "./filesystem.ts";
 import { inParallel } from "./parallel.ts";
 import { errnoOf, parallelMax, type Volume } from "./volume.ts";
 
@@ -29,12 +29,12 @@ const holeChunksMax = 65_536;
 const blockBytes = 4096;
 
 /** FALLOCATE. EINVAL, EFBIG, EOPNOTSUPP for modes that are not offered, ENOSPC. */
-export function* allocate(volume: Volume, inode: number, mode: number, offset: number, length: number): Task<Done> {
-  const { keepSize, punchHole, zeroRange } = fallocateModes;
+export function* allocate(volume: Volume, inode: number, range: AllocateRange): Task<Done> {
+  const { mode, offset, length, killSetId } = range, { keepSize, punchHole, zeroRange } = fallocateModes;
   if (!Number.isSafeInteger(offset) || !Number.isSafeInteger(length) || offset < 0 || length <= 0) return E.INVAL;
   if (![0, keepSize, punchHole | keepSize, zeroRange, zeroRange | keepSize].includes(mode)) return E.OPNOTSUPP;
   if (offset + length > fileBytesMax) return E.FBIG;
-  const answer = yield* volume.ask(FALLOCATE, inode, { inode, mode, offset, length });
+  const answer = yield* volume.ask(FALLOCATE, inode, { inode, mode, offset, length, killSetId });
   return failed(answer) ? answer : done;
 }
 
@@ -103,21 +103,12 @@ function* seekChunk(volume: Volume, inode: number, chunk: number, offset: number
   return reply.status === 0 ? reply.body!.offset : -errnoOf(reply.status);
 }
 
-/** A range to copy. */
-export interface CopyRequest {
-  from: number;
-  fromOffset: number;
-  to: number;
-  toOffset: number;
-  length: number;
-}
-
 /**
  * copy_file_range(2): holes of the source become holes of the target. `count` is short at the source's end, after
  * {@linkcode copyBytesMax}, and before a failure that came after something had been copied. EINVAL when the ranges
  * overlap in one file or something is no regular file.
  */
-export function* copyRange(volume: Volume, request: CopyRequest): Task<Result<{ count: number }>> {
+export function* copyRange(volume: Volume, request: CopyRange): Task<Result<{ count: number }>> {
   const { from, fromOffset, to, toOffset, length } = request;
   if (![fromOffset, toOffset, length].every((one) => Number.isSafeInteger(one) && one >= 0)) return E.INVAL;
   if (from === to && fromOffset < toOffset + length && toOffset < fromOffset + length) return E.INVAL;
@@ -144,7 +135,7 @@ export function* copyRange(volume: Volume, request: CopyRequest): Task<Result<{ 
 /** Copies what comes at `at`: a hole, or data up to the next hole. 0: the source became shorter. */
 function* copyStep(
   volume: Volume,
-  request: CopyRequest,
+  request: CopyRange,
   at: number,
   source: Attributes,
   target: Attributes,
@@ -154,7 +145,7 @@ function* copyStep(
   if (failed(data) && data !== E.NXIO) return data;
   const dataAt = failed(data) ? length : Math.min(length, data.offset - fromOffset);
   if (dataAt > at) {
-    const errno = yield* copyHole(volume, target, toOffset + at, toOffset + dataAt);
+    const errno = yield* copyHole(volume, request, target, { start: toOffset + at, end: toOffset + dataAt });
     return errno === 0 ? { count: dataAt - at } : errno;
   }
   const hole = yield* seekHole(volume, source, fromOffset + at);
@@ -164,25 +155,31 @@ function* copyStep(
 }
 
 /** Makes [start, end) of the target read as zeros. errno. */
-function* copyHole(volume: Volume, target: Attributes, start: number, end: number): Task<number> {
+function* copyHole(
+  volume: Volume,
+  { killSetId }: CopyRange,
+  target: Attributes,
+  { start, end }: { start: number; end: number },
+): Task<number> {
   const within = Math.min(end, target.size);
   if (start < within) {
     const { keepSize, punchHole } = fallocateModes;
-    const punched = yield* allocate(volume, target.inode, punchHole | keepSize, start, within - start);
+    const range = { mode: punchHole | keepSize, offset: start, length: within - start, killSetId };
+    const punched = yield* allocate(volume, target.inode, range);
     if (failed(punched)) return punched;
   }
-  return end > target.size ? yield* extendTo(volume, target.inode, end) : 0;
+  return end > target.size ? yield* extendTo(volume, target.inode, end, { killSetId }) : 0;
 }
 
 /** Copies bytes, a few pieces at a time; counts those up to the first that failed. */
-function* copyData(volume: Volume, request: CopyRequest, at: number, end: number): Task<Result<{ count: number }>> {
-  const { from, fromOffset, to, toOffset } = request;
+function* copyData(volume: Volume, request: CopyRange, at: number, end: number): Task<Result<{ count: number }>> {
+  const { from, fromOffset, to, toOffset, killSetId } = request;
   const pieces = Math.ceil((end - at) / copyPieceBytes);
   const results = yield* inParallel(volume.session.runtime.scheduler, pieces, copyPieces, function* (i): Task<number> {
     const start = at + i * copyPieceBytes, buffer = new Uint8Array(Math.min(copyPieceBytes, end - start));
     const got = yield* read(volume, from, fromOffset + start, buffer);
     if (failed(got)) return -got;
-    const wrote = yield* write(volume, to, toOffset + start, buffer.subarray(0, got.count), { killSetId: false });
+    const wrote = yield* write(volume, to, toOffset + start, buffer.subarray(0, got.count), { killSetId });
     return failed(wrote) ? -wrote : got.count;
   });
   let count = 0;

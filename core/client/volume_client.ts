@@ -14,8 +14,10 @@ import { setAttributes } from "./attributes.ts";
 import { append, read, sync, write } from "./data.ts";
 import { readDirectory } from "./directory.ts";
 import {
+  type AllocateRange,
   type AttributeChange,
   type Caller,
+  type CopyRange,
   type CreateOptions,
   type DirectoryEntry,
   type Done,
@@ -141,19 +143,13 @@ export class VolumeClient implements FileSystem {
     return this.#unwritable(inode) || (yield* append(this.#volume, inode, data, options));
   }
 
-  *allocate(inode: number, mode: number, offset: number, length: number): Task<Done> {
-    return this.#unwritable(inode) || (yield* allocate(this.#volume, inode, mode, offset, length));
+  *allocate(inode: number, range: AllocateRange): Task<Done> {
+    return this.#unwritable(inode) || (yield* allocate(this.#volume, inode, range));
   }
 
-  *copyRange(
-    from: number,
-    fromOffset: number,
-    to: number,
-    toOffset: number,
-    length: number,
-  ): Task<Result<{ count: number }>> {
-    const errno = this.#unreadable(from) || this.#unwritable(to);
-    return errno || (yield* copyRange(this.#volume, { from, fromOffset, to, toOffset, length }));
+  *copyRange(copy: CopyRange): Task<Result<{ count: number }>> {
+    const errno = this.#unreadable(copy.from) || this.#unwritable(copy.to);
+    return errno || (yield* copyRange(this.#volume, copy));
   }
 
   *seek(inode: number, offset: number, whence: Whence): Task<Result<{ offset: number }>> {

@@ -723,7 +723,8 @@ export class FuseSession {
     if (!allocateModes.includes(mode)) return request.fail(E.OPNOTSUPP);
     if (length === 0) return request.fail(E.INVAL);
     if (offset + length > Number.MAX_SAFE_INTEGER) return request.fail(E.FBIG);
-    return done(request, yield* this.fileSystem.allocate(this.#inode(request.nodeid), mode, offset, length));
+    const range = { mode, offset, length, killSetId: killsUnasked(request) };
+    return done(request, yield* this.fileSystem.allocate(this.#inode(request.nodeid), range));
   }
 
   *#lseek(request: FuseRequest): Task<number> {
@@ -747,7 +748,8 @@ export class FuseSession {
     let count = 0;
     if (fromOffset <= Number.MAX_SAFE_INTEGER - length && length > 0) {
       const from = this.#inode(request.nodeid);
-      const result = yield* this.fileSystem.copyRange(from, fromOffset, to, toOffset, length);
+      const killSetId = killsUnasked(request);
+      const result = yield* this.fileSystem.copyRange({ from, fromOffset, to, toOffset, length, killSetId });
       if (failed(result)) return request.fail(result);
       count = result.count;
     }
@@ -801,6 +803,14 @@ export class FuseSession {
     if (owners === undefined) this.#locks.set(inode, new Map([[key, held]]));
     else owners.set(key, held);
   }
+}
+
+/**
+ * Whether setuid and setgid of a file go with a change of its contents that the kernel has no flag for. CAP_FSETID would
+ * keep them; what is known of it is that root has it.
+ */
+function killsUnasked(request: FuseRequest): boolean {
+  return request.uid !== 0;
 }
 
 /** The reply to an operation that has nothing to say but an errno. */

@@ -288,7 +288,7 @@ export const APPEND = message(
 export const FALLOCATE = message(
   40,
   "FALLOCATE",
-  struct({ inode: u53, mode: u32, offset: u53, length: u53 }),
+  struct({ inode: u53, mode: u32, offset: u53, length: u53, killSetId: bool }),
   nothing,
   true,
 );

@@ -8,8 +8,10 @@
  */
 
 import type {
+  AllocateRange,
   AttributeChange,
   Caller,
+  CopyRange,
   CreateOptions,
   DirectoryEntry,
   Done,
@@ -573,7 +575,7 @@ export class MemoryFileSystem implements FileSystem {
     return 0;
   }
 
-  *allocate(inode: number, mode: number, offset: number, length: number): Task<Done> {
+  *allocate(inode: number, { mode, offset, length, killSetId }: AllocateRange): Task<Done> {
     yield* this.#enter("allocate");
     const node = this.#file(inode);
     if (typeof node === "number") return node;
@@ -587,11 +589,12 @@ export class MemoryFileSystem implements FileSystem {
       if (zero) this.#zero(node, offset, offset + length, false);
       if (!keepSize) node.a.size = Math.max(node.a.size, offset + length);
     }
+    if (killSetId) this.#killSetId(node);
     this.#changed(node, true);
     return done;
   }
 
-  *copyRange(from: number, fromOffset: number, to: number, toOffset: number, length: number) {
+  *copyRange({ from, fromOffset, to, toOffset, length, killSetId }: CopyRange) {
     yield* this.#enter("copyRange");
     const source = this.#file(from), target = this.#file(to);
     if (typeof source === "number") return source;
@@ -600,7 +603,7 @@ export class MemoryFileSystem implements FileSystem {
     if (source === target && fromOffset < toOffset + count && toOffset < fromOffset + count) return E.INVAL;
     const data = new Uint8Array(count);
     this.#copyOut(source, fromOffset, data);
-    const errno = this.#write(target, toOffset, data, true);
+    const errno = this.#write(target, toOffset, data, killSetId);
     return errno === 0 ? { count } : errno;
   }
 

@@ -65,7 +65,7 @@ function* allocateLocked(engine: Engine, request: Request): Task<Answer> {
     ? Math.max(0, now.blocks + bytesDelta / 512)
     : (leftBlocks + nearBlocks(engine, plan, inode)) * (granuleBytes / 512);
   now.mtime = now.ctime = engine.stamp(now);
-  planDropPrivileges(plan, now, false);
+  planDropPrivileges(plan, now, request.body.killSetId);
   plan.attributes(now);
   const answer = engine.answer(request, plan, {});
   done();

@@ -158,7 +158,9 @@ Deno.test("copyRange() copies data and holes and stops at the source's end", () 
   const c = new FakeCluster();
   const from = c.file("from", 3), to = c.file("to", 4);
   const copy = (fromOffset: number, toOffset: number, length: number) => {
-    const copied = c.runtime.run(c.volume.copyRange(from.inode, fromOffset, to.inode, toOffset, length));
+    const copied = c.runtime.run(
+      c.volume.copyRange({ from: from.inode, fromOffset, to: to.inode, toOffset, length, killSetId: false }),
+    );
     return failed(copied) ? -copied : copied.count;
   };
   value(write(c, from.inode, 0, pattern(5000)));
@@ -179,17 +181,19 @@ Deno.test("copyRange() refuses ranges that overlap in one file and accepts neigh
   const c = new FakeCluster();
   const { inode } = c.file("f", 3);
   value(write(c, inode, 0, pattern(100)));
-  assertEquals(c.runtime.run(c.volume.copyRange(inode, 0, inode, 99, 100)), E.INVAL);
-  assertEquals(value(c.runtime.run(c.volume.copyRange(inode, 0, inode, 100, 100))).count, 100);
+  const copy = (toOffset: number, to = inode) =>
+    c.volume.copyRange({ from: inode, fromOffset: 0, to, toOffset, length: 100, killSetId: false });
+  assertEquals(c.runtime.run(copy(99)), E.INVAL);
+  assertEquals(value(c.runtime.run(copy(100))).count, 100);
   assertEquals(read(c, inode, 100, 100), pattern(100));
-  assertEquals(c.runtime.run(c.volume.copyRange(inode, 0, c.volume.root, 0, 10)), E.ISDIR);
+  assertEquals(c.runtime.run(copy(0, c.volume.root)), E.ISDIR);
 });
 
 Deno.test("allocate() checks mode and range before it asks", () => {
   const c = new FakeCluster();
   const { inode } = c.file("f", 3);
   const allocate = (mode: number, offset: number, length: number) =>
-    c.runtime.run(c.volume.allocate(inode, mode, offset, length));
+    c.runtime.run(c.volume.allocate(inode, { mode, offset, length, killSetId: false }));
   assertEquals(allocate(0, 0, 0), E.INVAL);
   assertEquals(allocate(2, 0, 1), E.OPNOTSUPP);
   assertEquals(allocate(0x20, 0, 1), E.OPNOTSUPP);

@@ -181,7 +181,7 @@ Deno.test("WRITE, truncation and chown take a file's capabilities, reads and chm
     () => void c.call(m.APPEND, inode, { inode, killSetId: false }, bytes("x")),
     () => void setattr(c, inode, m.setattrValid.size, { size: 1 }),
     () => void setattr(c, inode, m.setattrValid.uid, { uid: 9 }),
-    () => void c.call(m.FALLOCATE, inode, { inode, mode: 3, offset: 0, length: 1 }),
+    () => void c.call(m.FALLOCATE, inode, { inode, mode: 3, offset: 0, length: 1, killSetId: false }),
   ];
   for (const take of takers) {
     assertEquals(set(c, inode, capabilityName, value), 0);
@@ -192,6 +192,14 @@ Deno.test("WRITE, truncation and chown take a file's capabilities, reads and chm
   }
   assertEquals(set(c, inode, capabilityName, value), 0);
   assertEquals([remove(c, inode, capabilityName), flagged()], [0, false]);
+});
+
+Deno.test("FALLOCATE clears setuid and setgid when it is told to", () => {
+  const c = new Cluster(), { inode } = c.create(c.root, "f", S.IFREG | 0o6755);
+  for (const [killSetId, mode] of [[false, 0o6755], [true, 0o755]] as const) {
+    assertEquals(c.call(m.FALLOCATE, inode, { inode, mode: 0, offset: 0, length: 100, killSetId }).status, 0);
+    assertEquals(bits(c, inode)[0], mode);
+  }
 });
 
 Deno.test("UNLINK and RMDIR leave nothing of ACLs", () => {
