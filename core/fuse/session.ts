@@ -454,7 +454,18 @@ export class FuseSession {
     // With HANDLE_KILLPRIV_V2 the kernel flags truncations and leaves chown to us altogether.
     const chown = (valid & (FATTR.UID | FATTR.GID)) !== 0 && (valid & FATTR.MODE) === 0;
     if (chown || (valid & FATTR.KILL_SUIDGID) !== 0) change.killSetId = true;
+    // Nothing to change: chown(2) that leaves both ids clears them as well, but in the owner's name only. The kernel asks
+    // the same before a write, which then says by itself what to clear.
+    const nothing = Object.keys(change).length === 0;
+    if (nothing && (yield* this.#owns(request))) change.killSetId = true;
     return this.#attributes(request, yield* this.fileSystem.setAttributes(this.#inode(request.nodeid), change));
+  }
+
+  /** True when the caller is root or the inode's owner. */
+  *#owns(request: FuseRequest): Task<boolean> {
+    if (request.uid === 0) return true;
+    const attributes = yield* this.fileSystem.getAttributes(this.#inode(request.nodeid));
+    return !failed(attributes) && attributes.uid === request.uid;
   }
 
   *#readlink(request: FuseRequest): Task<number> {

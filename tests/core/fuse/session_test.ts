@@ -254,6 +254,17 @@ Deno.test("WRITE and SETATTR clear setuid and setgid as flagged, chown always", 
   assertEquals(mode(), 0o100755);
 });
 
+Deno.test("SETATTR of nothing, a chown that leaves both ids, clears setuid for the owner and for root alone", () => {
+  const harness = new Harness();
+  const { node } = create(harness, "file"), stranger = 11, owner = 10;
+  const mode = { [setattrIn.valid]: FATTR.MODE, [setattrIn.mode]: 0o6755 };
+  for (const [uid, left] of [[stranger, 0o106755], [owner, 0o100755], [0, 0o100755]]) {
+    harness.ask("SETATTR", { nodeid: node }, struct(88, mode));
+    assertEquals(harness.ask("SETATTR", { nodeid: node, uid }, struct(88)).errno, 0);
+    assertEquals(modeOf(lookup(harness, "file")), left);
+  }
+});
+
 Deno.test("WRITE with O_APPEND goes to the end whatever the offset, written back pages do not", () => {
   const harness = new Harness();
   const { node } = create(harness, "file");

@@ -1,7 +1,7 @@
 /** setuid and setgid: what sets, keeps and clears them. */
 
 import { assertEquals } from "@std/assert";
-import { alice, bob, both, type Files, kernel, staff } from "../case.ts";
+import { alice, bob, both, type Files, kernel, root, staff } from "../case.ts";
 import { O, S } from "../constants.ts";
 
 async function modeOf(fs: Files, path = "file"): Promise<string> {
@@ -97,6 +97,20 @@ both("chown() by root clears setuid and setgid of an executable file", async (fs
   await make(fs, 0o6755);
   await fs.chown("file", bob.uid, bob.gid);
   assertEquals(await modeOf(fs), "755");
+});
+
+kernel("chown() of no ids by the owner or by root clears setuid and setgid too", async (fs) => {
+  for (const who of [alice, root]) {
+    await make(fs, 0o6755);
+    await fs.as(who).chown("file", -1, -1);
+    assertEquals(await modeOf(fs), "755");
+  }
+});
+
+kernel("chown() of no ids by somebody else leaves setuid and setgid", async (fs) => {
+  await make(fs, 0o6755);
+  await fs.as(bob).chown("file", -1, -1).catch(() => {});
+  assertEquals(await modeOf(fs), "6755");
 });
 
 both("chown() by root keeps setgid of a file without group execution", async (fs) => {
