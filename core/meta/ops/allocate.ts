@@ -143,15 +143,10 @@ function* cutShard(engine: Engine, range: CutRange): Task<number> {
   const { shard, inode, gen, start, end, floor } = range;
   // What was written since, under the new gen, stays.
   if (floor && cutDoneOf(engine, shard, inode) >= gen) return 0;
-  planFloor(engine, range, false);
-  const first = Math.max(1, Math.floor(start / chunkBytesMax));
-  for (let from = first;;) {
-    const chunks: number[] = [];
-    engine.store.scan(chunkKey(shard, inode, from), chunkKey(shard, inode, 0xffffffff), (key) => {
-      const chunk = keyNumber(key, 10, 4);
-      if (chunk * chunkBytesMax < end) chunks.push(chunk);
-      return chunk * chunkBytesMax < end && chunks.length < chunksPerRecord;
-    });
+  let chunks = chunksFrom(engine, range, Math.max(1, Math.floor(start / chunkBytesMax)));
+  // Most shards have nothing of a file: one record is enough there.
+  if (chunks.length > 0) planFloor(engine, range, false);
+  while (chunks.length > 0) {
     for (const chunk of chunks) {
       const within = Math.max(0, start - chunk * chunkBytesMax);
       const length = Math.min(chunkBytesMax, end - chunk * chunkBytesMax) - within;
@@ -171,10 +166,21 @@ function* cutShard(engine: Engine, range: CutRange): Task<number> {
       zeroed.done();
     }
     if (chunks.length < chunksPerRecord) break;
-    from = chunks[chunks.length - 1] + 1;
+    chunks = chunksFrom(engine, range, chunks[chunks.length - 1] + 1);
   }
   planFloor(engine, range, true);
   return 0;
+}
+
+/** Numbers of the next chunks that a cut concerns, ascending from `from`. */
+function chunksFrom(engine: Engine, { shard, inode, end }: CutRange, from: number): number[] {
+  const chunks: number[] = [];
+  engine.store.scan(chunkKey(shard, inode, from), chunkKey(shard, inode, 0xffffffff), (key) => {
+    const chunk = keyNumber(key, 10, 4);
+    if (chunk * chunkBytesMax < end) chunks.push(chunk);
+    return chunk * chunkBytesMax < end && chunks.length < chunksPerRecord;
+  });
+  return chunks;
 }
 
 /** Records the floor, at the beginning of a CUT and once it is carried out. */

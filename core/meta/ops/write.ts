@@ -194,7 +194,8 @@ function publishNow(engine: Engine, request: Request): Answer {
   if (gen < file.gen) return answerErrno(status.staleGen);
   if (size > fileBytesMax) return answerErrno(E.FBIG);
   const plan = new Plan();
-  planFarWrite(engine, plan, file, servers);
+  // Without servers and with a size it only makes the file longer (the end of a copied hole): there is no far chunk.
+  if (servers.length > 0 || size === 0) planFarWrite(engine, plan, file, servers);
   file.blocks = Math.max(0, file.blocks + blocksDelta - blocksBias);
   extend(engine, file, size);
   planDropPrivileges(plan, file, kill);

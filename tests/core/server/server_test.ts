@@ -6,6 +6,7 @@
 
 import { assert, assertEquals } from "@std/assert";
 import { E } from "../../../core/errno.ts";
+import { inodeFlags } from "../../../core/meta/attributes.ts";
 import { shardOf } from "../../../core/meta/layout.ts";
 import { chunkShard } from "../../../core/placement/hash.ts";
 import { serverState } from "../../../core/placement/map.ts";
@@ -132,6 +133,16 @@ Deno.test("StoreServer cuts far chunks while a server that holds no data is down
   const startMs = c.world.nowMs;
   assertEquals(c.call(m.SETATTR, file, cut).attributes.size, 0);
   assert(c.world.nowMs - startMs < 1000);
+});
+
+Deno.test("PUBLISH of a size alone does not mark a file as one with far chunks, whose cuts concern all shards", () => {
+  const c = new Cluster(), file = c.create(c.root, "f").inode;
+  const far = () => c.attributes(file).flags & inodeFlags.far;
+  const body = { inode: file, gen: 0, blocksDelta: m.blocksBias, servers: [], killSetId: false };
+  assertEquals(c.call(m.PUBLISH, file, { ...body, size: 5000 }).size, 5000);
+  assertEquals(far(), 0);
+  assertEquals(c.call(m.PUBLISH, file, { ...body, size: 0 }).size, 5000);
+  assertEquals(far(), inodeFlags.far);
 });
 
 Deno.test("StoreServer keeps everything acknowledged over a kill", () => {
