@@ -9,10 +9,32 @@
  * @module
  */
 
-import { ABORT, open, type RootDatabase } from "lmdb";
+import * as lmdb from "lmdb";
 import type { Image, LogLevel } from "../../core/runtime.ts";
 import { E } from "../../core/errno.ts";
 import { checked, closeFd, cstr, errnoText, FALLOC, libc, O, systemError } from "../libc.ts";
+
+const { ABORT, open } = lmdb;
+
+/** A cursor of lmdb's native part, in the open transaction. */
+interface Cursor {
+  address: number;
+  close(): void;
+}
+
+/** What lmdb's native part offers for cursors (read.js of lmdb 3.5.6). Each answers the length of the key it is at now. */
+interface Native {
+  Cursor: new (database: unknown, transaction: number) => Cursor;
+  position(cursor: number, flags: number, offset: number, keyBytes: number, endAddress: number): number;
+  iterate(cursor: number): number;
+}
+/** A database with the handle that its native part knows it by. */
+type Database = lmdb.RootDatabase<Uint8Array, Uint8Array> & { db: unknown };
+const native = (lmdb as unknown as { nativeAddon: Native }).nativeAddon;
+/** Where the native part puts the key that a cursor is at; the length of its value is at the beginning. */
+const cursorKeyAt = 32;
+/** Flag of `position` that asks for values, too. */
+const withValues = 0x100;
 
 /** Address space of the map, and so the most that the image can hold. */
 export const imageBytesMax = 256 * 1024 ** 3;
@@ -32,8 +54,8 @@ interface Statistics {
   lastPageNumber: number;
 }
 
-/** What lmdb's fast reads give: one buffer for all values, whose `length` it overrides. */
-type SharedBuffer = Uint8Array<ArrayBuffer>;
+/** What lmdb's fast reads give: one buffer for all values, whose `length` it overrides, with its true length beside. */
+type SharedBuffer = Uint8Array<ArrayBuffer> & { maxLength: number };
 
 /** A value on its way into lmdb: bytes [start, end) of the buffer. */
 type StagedValue = Uint8Array<ArrayBuffer> & { start: number; end: number };
@@ -61,7 +83,7 @@ export interface ImageOptions {
 
 /** One a store; one an environment in this process. */
 export class LmdbImage implements Image {
-  readonly #database: RootDatabase<Uint8Array, Uint8Array>;
+  readonly #database: Database;
   readonly #options: ImageOptions;
   readonly #limitBytes: number;
   readonly #fd: number;
@@ -73,6 +95,9 @@ export class LmdbImage implements Image {
   #reservedBytes = 0;
   #diskFull = false;
   #usedBytes = 0;
+  /** The buffer through which reads and cursors get keys, and cursors give them. */
+  #keys: Uint8Array | null = null;
+  #cursor: Cursor | null = null;
 
   /** Opens or makes the database. Throws an Error that names the folder. */
   constructor(options: ImageOptions) {
@@ -86,12 +111,19 @@ export class LmdbImage implements Image {
         maxDbs: 1,
         maxReaders: 8,
         encoding: "binary",
-        keyEncoding: "binary",
+        keyEncoder: {
+          writeKey: (key: Uint8Array, target: Uint8Array, start: number) => {
+            this.#keys ??= new Uint8Array(target.buffer, target.byteOffset, target.length);
+            target.set(key, start);
+            return start + key.length;
+          },
+          readKey: (source: Uint8Array, start: number, end: number) => source.slice(start, end),
+        },
         cache: false,
         compression: false,
         // Commits end with their own fdatasync instead of one that some thread does later.
         overlappingSync: false,
-      }) as RootDatabase<Uint8Array, Uint8Array>;
+      } as lmdb.RootDatabaseOptionsWithPath) as Database;
     } catch (error) {
       throw new Error(
         `cannot open the database in ${options.folder}: ${error instanceof Error ? error.message : error}`,
@@ -101,6 +133,8 @@ export class LmdbImage implements Image {
     this.#fd = libc.open(cstr(`${options.folder}/data.mdb`), O.RDWR | O.CLOEXEC, 0);
     if (this.#fd < 0) throw systemError("open", `${options.folder}/data.mdb`);
     this.#begin();
+    // The first key that is encoded is one to read: it tells where they go.
+    this.#database.getBinaryFast(new Uint8Array(1));
     this.#measure();
   }
 
@@ -120,16 +154,35 @@ export class LmdbImage implements Image {
     this.#database.remove(key);
   }
 
+  /**
+   * Goes by one cursor for all scans of a transaction: a range of lmdb's makes one each, whose memory is given back by
+   * the event loop, and a reactor never returns to that.
+   */
   scan(from: Uint8Array, to: Uint8Array, visit: (key: Uint8Array, value: Uint8Array) => boolean): void {
-    for (const { key, value } of this.#database.getRange({ start: from, end: to })) {
-      if (!visit(plain(key), plain(value))) return;
+    if (this.#end === null) return;
+    const keys = this.#keys!, { address } = this.#cursor ??= new native.Cursor(this.#database.db, 0);
+    keys.set(from);
+    let values: SharedBuffer | undefined;
+    let length = native.position(address, withValues, 0, from.length, 0);
+    for (; length > 0; length = native.iterate(address)) {
+      const valueLength = keys[0] | keys[1] << 8 | keys[2] << 16 | keys[3] << 24;
+      const key = keys.slice(cursorKeyAt, cursorKeyAt + length);
+      if (compareBytes(key, to) >= 0) return;
+      // The first get tells where values come: there all that fit have been copied to by the cursor.
+      if (values === undefined || valueLength > values.maxLength) {
+        values = this.#database.getBinaryFast(key) as unknown as SharedBuffer;
+      }
+      const value = new Uint8Array(values.buffer, values.byteOffset, valueLength).slice();
+      if (!visit(key, value)) return;
     }
+    if (length < 0) throw new Error(`lmdb cursor: ${length}`);
   }
 
   commit(): number {
     const end = this.#end;
     if (end === null) return E.IO;
     this.#end = null;
+    this.#closeCursor();
     try {
       end();
       this.#begin();
@@ -156,8 +209,14 @@ export class LmdbImage implements Image {
   /** Drops what was not committed; nothing may be called afterwards but `close`. */
   abandon(): void {
     openImages.delete(this);
+    if (this.#end !== null) this.#closeCursor();
     this.#end?.(ABORT);
     this.#end = null;
+  }
+
+  #closeCursor(): void {
+    this.#cursor?.close();
+    this.#cursor = null;
   }
 
   /** Opens the next transaction and leaves it open. */
@@ -199,7 +258,9 @@ export class LmdbImage implements Image {
   }
 }
 
-/** A Buffer as a Uint8Array: its slice() would be a view where everyone expects a copy. */
-function plain(bytes: Uint8Array): Uint8Array {
-  return new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.length);
+/** Below 0, 0 or above 0, as memcmp(3) and then the length say. */
+function compareBytes(a: Uint8Array, b: Uint8Array): number {
+  const length = Math.min(a.length, b.length);
+  for (let i = 0; i < length; i++) if (a[i] !== b[i]) return a[i] - b[i];
+  return a.length - b.length;
 }
