@@ -1,7 +1,8 @@
 /**
  * `mount.fuse.sealfs`, the helper of mount(8): the executable under this name, as a symlink in /sbin. Called as
  * `mount.fuse.sealfs SOURCE TARGET [-sfnv] [-o OPTIONS] [-t TYPE]` with SOURCE = `HOST:PORT/VOLUME`, so that a line of
- * /etc/fstab or `mount -t fuse.sealfs` mounts by the client daemon, which is started when none runs.
+ * /etc/fstab or `mount -t fuse.sealfs` mounts by the client daemon, which is started when none runs. With the option
+ * `remount` it changes the flags of the mount that is there (`mount -o remount,ro DIR`).
  *
  * Options besides those of mount(8): `secret_file=PATH`, `socket_path=PATH`, `io_timeout=SECONDS`, `log_level=LEVEL`.
  *
@@ -9,10 +10,10 @@
  */
 
 import { resolve } from "@std/path";
-import { parseMountOptions } from "../ffi/fuse/mount.ts";
-import { clientFlags } from "./client/common.ts";
+import { findMount, parseMountOptions, remountFuse } from "../ffi/fuse/mount.ts";
+import { type ClientFlags, clientFlags, probeDaemon } from "./client/common.ts";
 import { mountByDaemon } from "./client/mount.ts";
-import { parseCommand, UsageError } from "./flags.ts";
+import { CommandError, parseCommand, UsageError } from "./flags.ts";
 import { writeOut } from "./output.ts";
 import { formatAddress, parseAddress, ValueError } from "./values.ts";
 
@@ -116,6 +117,23 @@ export async function run(args: string[]): Promise<number> {
     [...flags, `--manager-address=${manager}`],
   );
   if (parsed === undefined) throw new UsageError(usage);
-  if (!fake) await mountByDaemon(parsed.flags, { mountpoint, volume, options }, true);
+  if (fake) return 0;
+  if (parseMountOptions(options).remount) await remount(parsed.flags, mountpoint, options);
+  else await mountByDaemon(parsed.flags, { mountpoint, volume, options }, true);
   return 0;
+}
+
+async function remount(flags: ClientFlags, mountpoint: string, options: string): Promise<void> {
+  const wanted = parseMountOptions(options);
+  if (findMount(mountpoint)?.readOnly && !wanted.readOnly) {
+    const mount = (await probeDaemon(flags))?.mounts.find((mount) => mount.mountpoint === mountpoint);
+    if (mount?.readOnly) {
+      throw new CommandError(`${mountpoint} was mounted read-only: unmount it and mount it again to write`);
+    }
+  }
+  try {
+    remountFuse(mountpoint, wanted);
+  } catch (error) {
+    throw new CommandError(`${name}: ${(error as Error).message}`);
+  }
 }

@@ -101,7 +101,9 @@ export const { run } = command(
   async ({ flags, positionals, given }) => {
     const options = [...flags.option, ...(flags["read-only"] ? ["ro"] : [])].join(",");
     try {
-      parseMountOptions(options);
+      if (parseMountOptions(options).remount) {
+        throw new Error('"remount" is for mount(8): mount -o remount,... MOUNTPOINT');
+      }
     } catch (error) {
       throw new UsageError(`${name}: ${(error as Error).message}`);
     }

@@ -33,6 +33,8 @@ export interface MountOptions {
   words: string[];
   /** Others than the owner may use the mount. Root's mounts are always so; absent = as is usual for the user. */
   allowOther?: boolean;
+  /** Change the flags of the mount that is there. */
+  remount: boolean;
 }
 
 /** Flags by option; `no` in front is listed where it sets a flag. */
@@ -58,16 +60,19 @@ const ignoredOptions = new Set(
   ("defaults auto noauto _netdev nofail user nouser users owner group default_permissions relatime strictatime " +
     "lazytime diratime nodiratime").split(" "),
 );
+/** What the kernel says of a mount besides its flags, and mount(8) hands back when it is to be remounted. */
+const toldOptions = /^(user_id|group_id|max_read)=\d+$/;
 
 /**
  * Reads a comma-separated `-o` list as mount(8) gives it. Later words win. Words for mount(8) itself and `x-...` are
  * skipped; an unknown one is an Error that names it.
  */
 export function parseMountOptions(text: string): MountOptions {
-  const words = new Set<string>();
+  const given = text.split(","), remount = given.includes("remount"), words = new Set<string>();
   let allowOther: boolean | undefined;
-  for (const word of text.split(",")) {
+  for (const word of given) {
     if (word === "" || word.startsWith("x-") || word.startsWith("comment=") || ignoredOptions.has(word)) continue;
+    if (remount && (word === "remount" || toldOptions.test(word))) continue;
     const removes = flagRemovers.get(word);
     if (flagOptions.has(word)) words.add(word);
     else if (removes !== undefined) words.delete(removes);
@@ -76,7 +81,7 @@ export function parseMountOptions(text: string): MountOptions {
   }
   let flags = 0;
   for (const word of words) flags |= flagOptions.get(word)!;
-  return { readOnly: words.has("ro"), flags, words: [...words], allowOther };
+  return { readOnly: words.has("ro"), flags, words: [...words], allowOther, remount };
 }
 
 /** A line of /proc/self/mountinfo. */
@@ -224,6 +229,18 @@ export function mountFuse(request: MountRequest): FuseMount {
     if (fd >= 0) return { fd, mountpoint };
   }
   return { fd: mountByHelper(request, mountpoint), mountpoint };
+}
+
+/**
+ * Sets the flags of a mount of ours, as `mount -o remount` does: all of them, so name those that are to stay. Root's
+ * alone. A mount that was made read-only stays so, whatever its flags are.
+ */
+export function remountFuse(path: string, options: MountOptions): void {
+  const mount = findMount(path);
+  if (mount?.type !== fuseFileSystemType) throw new Error(`cannot remount ${path}: nothing of sealfs is mounted there`);
+  const nothing = cstr(""), flags = BigInt(MS.REMOUNT | options.flags);
+  if (libc.mount(cstr(mount.source), cstr(mount.mountpoint), nothing, flags, nothing) === 0) return;
+  throw systemError("remount", mount.mountpoint);
 }
 
 function checkDirectory(mountpoint: string): void {

@@ -101,6 +101,9 @@ Deno.test("parseHelperCall() understands what mount(8) passes", () => {
     flags: ["--secret-file=/etc/s", "--io-timeout=5"],
     fake: false,
   });
+  const again = "ro,relatime,remount,user_id=0,group_id=0,default_permissions,allow_other,max_read=1048576";
+  assertEquals(parseHelperCall(["h:1/v", "/m", "-o", again]).options, again);
+  assertThrows(() => parseHelperCall(["h:1/v", "/m", "-o", "user_id=0"]), UsageError);
   assertEquals(parseHelperCall(["[::1]:8081/v", "/m", "-sf"]).fake, true);
   for (const wrong of [["a"], ["nohost/v", "/m"], ["h:1/v", "/m", "-o"], ["h:1/v", "/m", "-o", "nonsense"]]) {
     assertThrows(() => parseHelperCall(wrong), UsageError);

@@ -268,6 +268,19 @@ test("mount.fuse.sealfs, a symlink to the executable, mounts as mount(8) asks", 
   const { code, stderr } = await new Deno.Command(helper, { args, stdin: "null" }).output();
   assertEquals([code, new TextDecoder().decode(stderr)], [0, ""]);
   Deno.writeTextFileSync(`${mountpoint}/f`, "x");
+  const remount = async (options: string) => {
+    const args = [`${cluster.managerAddress}/v`, mountpoint, "-o", `remount,socket_path=${folder}/c.sock,${options}`];
+    return (await new Deno.Command(helper, { args, stdin: "null" }).output()).code;
+  };
+  assertEquals(await remount("ro,user_id=0,group_id=0,default_permissions,allow_other,max_read=1048576"), 0);
+  assertThrows(() => Deno.writeTextFileSync(`${mountpoint}/f`, "y"), Error, "os error 30");
+  assertEquals(await remount("rw"), 0);
+  Deno.writeTextFileSync(`${mountpoint}/f`, "y");
+  await cluster.client("umount", mountpoint);
+  assertEquals(await remount("ro"), 1);
+  await cluster.client("mount", "-o", "ro", mountpoint, "v");
+  assertEquals(await remount("rw"), 1);
+  assertEquals(Deno.readTextFileSync(`${mountpoint}/f`), "y");
   await cluster.client("umount", mountpoint);
 });
 

@@ -11,7 +11,7 @@ import {
 import { MS } from "../../ffi/libc.ts";
 
 Deno.test("parseMountOptions() takes what fstab and mount(8) give, and the last word wins", () => {
-  const none = { readOnly: false, flags: 0, words: [], allowOther: undefined };
+  const none = { readOnly: false, flags: 0, words: [], allowOther: undefined, remount: false };
   assertEquals(parseMountOptions(""), none);
   assertEquals(parseMountOptions("defaults,_netdev,nofail,user,x-systemd.automount,relatime,rw"), none);
   const some = parseMountOptions("ro,nosuid,nodev,noexec,allow_other,suid");
