@@ -41,7 +41,9 @@ export class Writer {
   }
 
   u8(value: number): void {
-    this.bytes[this.reserve(1)] = value;
+    // Not in one expression: `reserve` may replace `bytes`.
+    const at = this.reserve(1);
+    this.bytes[at] = value;
   }
 
   u16(value: number): void {

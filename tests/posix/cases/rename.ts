@@ -81,6 +81,16 @@ both("rename() onto a non-empty directory is ENOTEMPTY", async (fs) => {
   assertEquals((await fs.readdir("to")).length, 1);
 });
 
+both("rename() replaces an empty directory whatever the length of its name", async (fs) => {
+  for (const length of [1, 64, 100, 118, 128, 200, 246, 255]) {
+    const name = "n".repeat(length);
+    await fs.mkdir("from");
+    await fs.mkdir(name);
+    await fs.rename("from", name);
+    await fs.rmdir(name);
+  }
+});
+
 both("rename() of a directory into itself is EINVAL", async (fs) => {
   await fs.mkdir("dir");
   await fails("EINVAL", fs.rename("dir", "dir/inside"));
