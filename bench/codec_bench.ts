@@ -19,6 +19,7 @@ const head = {
   sequence: 123456,
   slot: 3,
   shard: 77,
+  leases: 0,
   clock: 1.7e12,
 };
 const body = {

@@ -44,8 +44,8 @@ export interface Endpoint {
 }
 
 /**
- * A byte-frame connection. Frames arrive whole, in order, at most once each while the link lives (the simulator
- * breaks this on purpose); a link that fails closes and is never reused.
+ * A byte-frame connection. Frames arrive whole, at most once each while the link lives (the simulator breaks this on
+ * purpose), and in order (leases rely on it); a link that fails closes and is never reused.
  */
 export interface Link {
   /** Queues one frame, `head` followed by `data`; both are copied before `send` returns. Everything sent in a turn leaves

@@ -13,6 +13,7 @@ import { CREATE, LINK, LOOKUP, MKDIR, OPEN, READLINK, RENAME, RMDIR, UNLINK } fr
 import type { Task } from "../task.ts";
 import { setAttributes } from "./attributes.ts";
 import { type Caller, type CreateOptions, type Done, done, renameFlags } from "./filesystem.ts";
+import { absent } from "./lease_cache.ts";
 import { errnoOf, type Volume } from "./volume.ts";
 
 /** A name whose inode is gone when it is asked for is looked up again this often. */
@@ -26,10 +27,16 @@ function isGone(errno: number): boolean {
   return errno === E.NOENT || errno === E.STALE;
 }
 
-/** LOOKUP, and GETATTR when the inode is far. */
+/** LOOKUP, and GETATTR when the inode is far; under a lease what is known already. */
 export function* lookup(volume: Volume, dir: number, name: Uint8Array): Task<Result<Attributes>> {
   const errno = nameErrno(name);
   if (errno !== 0) return errno;
+  const known = volume.session.leases.name(dir, name);
+  if (known === absent) return E.NOENT;
+  if (known !== undefined) {
+    const attributes = yield* volume.attributes(known);
+    if (!failed(attributes) || !isGone(attributes)) return attributes;
+  }
   for (let attempt = 0; attempt < lookupsMax; attempt++) {
     const found = yield* volume.ask(LOOKUP, dir, { dir, name });
     if (failed(found)) return found;

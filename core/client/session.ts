@@ -13,13 +13,18 @@ import { sessionIsDead } from "../placement/map.ts";
 import type { MapHolder } from "../placement/map_holder.ts";
 import { Caller } from "../protocol/caller.ts";
 import type { Of } from "../protocol/codec.ts";
-import { GRANTED, peerKind, RECLAIM } from "../protocol/messages.ts";
+import { leaseMs } from "../protocol/lease.ts";
+import { GRANTED, peerKind, RECALL, RECLAIM, RETURN } from "../protocol/messages.ts";
 import type { Frame } from "../protocol/frame.ts";
 import type { Network, Runtime } from "../runtime.ts";
 import type { Task } from "../task.ts";
+import { shardOf } from "../meta/layout.ts";
 import { HeldLocks } from "./held_locks.ts";
+import { LeaseCache } from "./lease_cache.ts";
 import { OpenTable } from "./open_table.ts";
 
+/** Whoever waits for a lease does not wait longer than it lasts. */
+const returnOptions = { timeoutMs: leaseMs };
 /** Opens, and locks, in one RECLAIM message. */
 export const claimsPerMessage = 1024;
 
@@ -46,6 +51,7 @@ export class ClientSession {
   readonly caller: Caller;
   readonly opens: OpenTable;
   readonly locks: HeldLocks;
+  readonly leases: LeaseCache;
 
   constructor(options: ClientSessionOptions) {
     const { runtime, network, maps, secret, session, ioTimeoutMs, callTimeoutMs } = options;
@@ -63,8 +69,11 @@ export class ClientSession {
       callTimeoutMs,
       hooks: {
         reclaim: (server, store) => this.#claims(server, store),
-        push: (frame) => this.#push(frame),
+        push: (frame, server, store) => this.#push(frame, server, store),
+        replied: (call, leases) => this.leases.replied(call, leases),
+        uncertain: (call) => this.leases.distrust(call),
         sessionDead: () => {
+          this.leases.drop(() => true);
           this.opens.sessionDied();
           this.locks.sessionDied();
           options.onSessionDead?.();
@@ -73,6 +82,7 @@ export class ClientSession {
     });
     this.opens = new OpenTable(this.caller);
     this.locks = new HeldLocks(maps);
+    this.leases = new LeaseCache(runtime);
     maps.onChange((map) => {
       if (sessionIsDead(map, this.caller.session)) this.caller.sessionDied(this.caller.session);
     });
@@ -97,6 +107,11 @@ export class ClientSession {
 
   /** What the session holds on a store, in messages of bounded size; always at least one, the last marked. */
   #claims(server: number, store: number): Of<typeof RECLAIM.request>[] {
+    // A store that was started anew knows of no leases: when it has heard the claims it changes what it likes.
+    this.leases.drop((inode) => {
+      const owner = this.maps.ownerOf(shardOf(inode));
+      return owner === null || (owner.server === server && owner.store === store);
+    });
     const opens = this.opens.claims(server, store), locks = this.locks.claims(server, store);
     const messages: Of<typeof RECLAIM.request>[] = [];
     for (let at = 0; at === 0 || at < opens.length || at < locks.length; at += claimsPerMessage) {
@@ -107,8 +122,15 @@ export class ClientSession {
     return messages;
   }
 
-  #push(frame: Frame): void {
-    if (frame.head.type !== GRANTED.type) return;
-    this.locks.granted(GRANTED.request.read(frame.body).ticket);
+  #push(frame: Frame, server: number, store: number): void {
+    switch (frame.head.type) {
+      case GRANTED.type:
+        return this.locks.granted(GRANTED.request.read(frame.body).ticket);
+      case RECALL.type: {
+        const recall = RECALL.request.read(frame.body);
+        this.leases.recalled(recall.inode);
+        this.runtime.scheduler.spawn(this.caller.call(RETURN, { server, store }, recall, returnOptions));
+      }
+    }
   }
 }

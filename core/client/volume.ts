@@ -1,7 +1,7 @@
 /**
  * What every operation on a volume needs: the session, the volume's identity, and the little that is remembered of
  * inodes between operations. It caches nothing that a program could see: only what a write has to carry, which the
- * servers check.
+ * servers check. What leases allow to be used without asking is in the session's lease cache.
  *
  * @module
  */
@@ -85,8 +85,10 @@ export class Volume {
     return reply.status === 0 ? reply.body! : errnoOf(reply.status);
   }
 
-  /** GETATTR. */
+  /** Attributes of an inode: from under a lease, else GETATTR. */
   *attributes(inode: number): Task<Result<Attributes>> {
+    const known = this.session.leases.attributes(inode);
+    if (known !== null) return known;
     const body = yield* this.ask(GETATTR, inode, { inode });
     return failed(body) ? body : this.seen(body.attributes);
   }

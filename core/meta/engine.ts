@@ -30,6 +30,7 @@ import {
   sequenceLimit,
   shardOf,
 } from "./layout.ts";
+import { Leases } from "./leases.ts";
 import { LockTable } from "./lock_table.ts";
 import { Plan } from "./plan.ts";
 import { Tree } from "./tree.ts";
@@ -58,7 +59,7 @@ export interface Request<Q = any> {
 export interface Answer {
   status: number;
   body?: unknown;
-  /** Encoded body, when it was stored and must go out byte for byte. */
+  /** Encoded body, when it was stored and must go out byte for byte. With `body` too: it was recorded just now. */
   encoded?: Uint8Array;
   data?: Uint8Array;
   /** Called when `data` has been copied into the link. */
@@ -103,6 +104,7 @@ export class Engine {
   readonly intents: Intents;
   readonly opens: Opens;
   readonly locks: LockService;
+  readonly leases: Leases;
   readonly credit: Credit;
   readonly reaper: Reaper;
   /** Files that ended lately: a write of their far chunks that was on its way must not make a chunk that nobody owns. */
@@ -131,6 +133,7 @@ export class Engine {
     this.intents = new Intents(this);
     this.opens = new Opens();
     this.locks = new LockService(parts.runtime);
+    this.leases = new Leases(parts.runtime);
     this.credit = new Credit(this);
     this.reaper = new Reaper(this);
   }
@@ -218,7 +221,7 @@ export class Engine {
     const encoded = encode(request.message.reply, body);
     this.planReply(plan, request.head.shard, request.head, request.message.type, encoded);
     this.commit(request.head.shard, plan, request.head);
-    return { status: 0, encoded };
+    return { status: 0, encoded, body };
   }
 
   /** Adds the reply slot of a request to a plan. */
@@ -237,6 +240,7 @@ export class Engine {
   /** Records a plan that no client waits for, or whose reply was planned already. */
   commit(shard: number, plan: Plan, origin?: { session: number; slot: number; sequence: number }): void {
     if (plan.empty) return;
+    this.leases.check(plan.inodes, origin?.session ?? plan.changer);
     this.store.commit(shard, {
       epoch: this.map.current.epoch,
       session: origin?.session ?? 0,

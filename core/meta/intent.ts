@@ -134,6 +134,21 @@ export function decodeAction(source: Uint8Array): { name: ActionName; body: any 
   return { name, body };
 }
 
+/** Inodes whose attributes or names an action changes. A new directory nobody knows yet. */
+// deno-lint-ignore no-explicit-any
+export function touchedByAction(name: ActionName, body: any): readonly number[] {
+  switch (name) {
+    case "dropDirectory":
+    case "changeLinks":
+    case "moved":
+      return [body.inode];
+    case "setName":
+      return [body.dir];
+    default:
+      return [];
+  }
+}
+
 function intentKey(shard: number, n: number): Uint8Array {
   return new Key(shard, kind.intent, 10).u56(n).done();
 }
@@ -192,6 +207,8 @@ export class Intent {
     plan.put(intentKey(this.shard, this.n), this.#encoded());
     this.engine.commit(this.shard, plan, this.origin);
     yield* this.engine.logged();
+    // Of an intent that was found at start nobody has asked yet whether its changes may be made.
+    yield* this.engine.leases.graceOver();
   }
 
   /** Runs one step on the shard that it concerns. Never gives up: an intent once begun is finished. */
@@ -212,7 +229,7 @@ export class Intent {
         action,
       };
       if (this.engine.owns(shard)) {
-        const done = this.engine.intents.apply(shard, request);
+        const done = yield* this.#applyHere(shard, request, touchedByAction(name, body));
         if (done.errno !== 0) return { errno: done.errno, outcome: null };
         yield* this.engine.logged();
         return { errno: 0, outcome: decode(actions[name].outcome as Codec<ActionOutcome<N>>, done.outcome) };
@@ -232,13 +249,27 @@ export class Intent {
     }
   }
 
+  /** A step on another shard of the same store. */
+  *#applyHere(
+    shard: number,
+    request: Parameters<Intents["apply"]>[1],
+    touched: readonly number[],
+  ): Task<{ errno: number; outcome: Uint8Array }> {
+    const { leases, intents } = this.engine;
+    leases.begin(touched);
+    if (leases.held(touched, 0)) yield* leases.clear(touched, 0);
+    const done = intents.apply(shard, request);
+    leases.end(touched);
+    return done;
+  }
+
   /** Ends the intent: its last changes, its removal and the reply in one record. */
   finish(plan: Plan, body: unknown): Answer {
     const message = messageOf(this.type)!;
     const encoded = encode(message.reply, body);
     this.engine.planReply(plan, this.shard, this.origin, this.type, encoded);
     this.forget(plan);
-    return { status: 0, encoded };
+    return { status: 0, encoded, body };
   }
 
   /** Ends an intent that changed nothing. */

@@ -13,6 +13,10 @@ import { encodeAttributes, inodeKey, kind, shardOf } from "./layout.ts";
 /** Changes and charges of one record. Changes apply in the order in which they were added. */
 export class Plan {
   readonly changes: Change[] = [];
+  /** Session for which the changes are made, where the record does not name it; 0: none. */
+  changer = 0;
+  /** Inodes whose attributes change. */
+  readonly inodes: number[] = [];
   #charges = new Map<number, Charge>();
 
   /** Sets a key. */
@@ -28,6 +32,7 @@ export class Plan {
   /** Stores an inode's attributes with the next version. Call once an inode and record, when all fields are set. */
   attributes(value: Attributes): void {
     value.version++;
+    this.inodes.push(value.inode);
     this.put(inodeKey(shardOf(value.inode), kind.inode, value.inode), encodeAttributes(value));
   }
 

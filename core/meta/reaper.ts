@@ -90,12 +90,16 @@ export class Reaper {
     const lock = String(inode), owner = engine.newOwner();
     yield* engine.inodes.acquire(lock, owner);
     const done = yield* this.#cutFar(inode, isOrphan);
+    engine.leases.begin([inode]);
+    yield* engine.leases.clear([inode], 0);
     const file = engine.tree.attributes(inode);
     if (done && isOrphan() && file !== null) {
       const plan = new Plan();
       this.#planRemoval(plan, file);
+      plan.inodes.push(inode);
       engine.commit(shard, plan);
     }
+    engine.leases.end([inode]);
     engine.inodes.release(lock, owner);
     return !done;
   }

@@ -101,6 +101,7 @@ function dropDirectory(engine: Engine, step: StepContext, body: ActionBody<"drop
 /** Plans the end of an empty directory. */
 export function planDropDirectory(engine: Engine, plan: Plan, directory: Attributes): void {
   const shard = shardOf(directory.inode);
+  plan.inodes.push(directory.inode);
   plan.remove(inodeKey(shard, kind.inode, directory.inode));
   plan.remove(inodeKey(shard, kind.hashKey, directory.inode));
   planDropExtended(engine, plan, directory.inode);

@@ -32,6 +32,8 @@ export class Call {
   sends = 0;
   answers = 0;
   sentAtMs = 0;
+  /** When the first of its sends left. */
+  firstSentAtMs = 0;
   outcome = new Future<Outcome>();
 
   status = 0;
@@ -50,6 +52,10 @@ export interface CallerHooks {
   reclaim?(serverId: number, store: number): Of<typeof RECLAIM.request>[];
   /** The manager declared the session dead. Called once a session; {@linkcode Caller.renew} starts the next one. */
   sessionDead?(): void;
+  /** A reply has arrived, its call filled in, its task not yet resumed. `leases`: bits of leaseBits. */
+  replied?(call: Call, leases: number): void;
+  /** A mutation was given up, or after that fenced: it may have taken effect at any moment until now. */
+  uncertain?(call: Call): void;
   /** A frame that answers nothing (frameFlags.push). May throw DecodeError. The frame is valid during the call only. */
   push?(frame: Frame, serverId: number, store: number): void;
   /** The clock that goes out in frames, in ms since 1970; default: the wall clock. */

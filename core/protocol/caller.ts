@@ -181,6 +181,7 @@ export class Caller implements CallerContext {
     this.#tick();
     const ended = yield* this.#deliver(call, target);
     this.#calls--;
+    if (!ended && message.mutation) this.hooks.uncertain?.(call);
     if (call.pool !== null) this.#endSlot(call, target, ended || call.sends === call.answers);
     return {
       status: call.status,
@@ -376,6 +377,7 @@ export class Caller implements CallerContext {
       if (answered) break;
       yield* wait(this.runtime.sleep(fencePauseMs));
     }
+    this.hooks.uncertain?.(lost);
     lost.pool!.give(lost.slot);
   }
 

@@ -14,7 +14,7 @@
  * | 32     | sequence | u53  | mutation: number of the request in its session, ascending |
  * | 40     | slot     | u16  | mutation: reply slot, unique in the session; 0xffff = none |
  * | 42     | shard    | u16  | shard the request is for; 0xffff = the store as a whole |
- * | 44     | reserved | u32  | 0 |
+ * | 44     | leases   | u32  | reply: what it grants, bits of leaseBits (lease.ts); else 0 |
  * | 48     | clock    | f64  | sender's hybrid clock in ms since 1970 (servers believe only servers) |
  *
  * The length is checked before anything else is read; every other field is checked by {@linkcode readHead}.
@@ -69,6 +69,8 @@ export interface Head {
   sequence: number;
   slot: number;
   shard: number;
+  /** Replies: bits of leaseBits. */
+  leases: number;
   clock: number;
 }
 
@@ -86,7 +88,7 @@ export function beginFrame(writer: Writer, head: Head): void {
   writer.u53(head.sequence);
   writer.u16(head.slot);
   writer.u16(head.shard);
-  writer.u32(0);
+  writer.u32(head.leases);
   writer.f64(head.clock);
 }
 
@@ -114,14 +116,14 @@ export function readFrame(frame: Uint8Array): Frame {
   const epoch = reader.u32(), statusValue = reader.u32();
   const session = reader.u53(), sequence = reader.u53();
   const slot = reader.u16(), shard = reader.u16();
-  reader.u32();
+  const leases = reader.u32();
   const clock = reader.f64();
   if (bodyLength > frame.length - headBytes) {
     throw new DecodeError(`body of ${bodyLength} bytes in a frame of ${length}`);
   }
   const end = headBytes + bodyLength;
   return {
-    head: { type, flags, id, epoch, status: statusValue, session, sequence, slot, shard, clock },
+    head: { type, flags, id, epoch, status: statusValue, session, sequence, slot, shard, leases, clock },
     body: new Reader(frame, headBytes, end),
     data: frame.subarray(end),
   };

@@ -326,6 +326,11 @@ export const DROPLOCKS = message(
 /** Push from a server (frameFlags.push, no answer): a waiting lock is granted. */
 export const GRANTED = message(60, "GRANTED", struct({ inode: u53, ticket: u53 }), nothing);
 
+/** Push from a server: somebody wants to change an inode. What the session knows of it is void; answer with RETURN. */
+export const RECALL = message(61, "RECALL", struct({ inode: u53, grant: u53 }), nothing);
+/** Store message: the session no longer uses what it knew of an inode. `grant` of the recall: a late duplicate ends no newer lease. */
+export const RETURN = message(62, "RETURN", struct({ inode: u53, grant: u53 }), nothing);
+
 /** Store message. */
 export const STATFS = message(
   64,

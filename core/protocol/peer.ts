@@ -46,6 +46,7 @@ const head: Head = {
   sequence: 0,
   slot: 0,
   shard: 0,
+  leases: 0,
   clock: 0,
 };
 const nothing = {};
@@ -303,8 +304,8 @@ export class Peer {
       } while (this.#sent.has(call.id));
       this.#sent.set(call.id, call);
     }
-    call.sends++;
     call.sentAtMs = context.runtime.nowMs();
+    if (call.sends++ === 0) call.firstSentAtMs = call.sentAtMs;
     head.type = call.message.type;
     head.id = call.id;
     head.epoch = context.maps.current.epoch;
@@ -371,6 +372,7 @@ export class Peer {
       this.#context.maps.heard(epoch);
       this.#context.hooks.heardClock?.(clock);
     }
+    this.#context.hooks.replied?.(call, frame.head.leases);
     call.outcome.resolve("answered");
   }
 

@@ -87,6 +87,11 @@ on(m.TESTLOCK, "inode", testlock);
 on(m.SETLOCK, "inode", setlock);
 on(m.CANCELLOCK, "inode", cancellock);
 on(m.DROPLOCKS, "inode", droplocks);
+on(m.RETURN, "store", (engine, request) => {
+  const { inode, grant } = request.body;
+  engine.leases.returned({ inode, grant, session: request.head.session });
+  return { status: 0, body: {} };
+});
 on(m.STATFS, "store", statfs);
 on(m.STEP, "shard", step);
 on(m.LOWEST, "store", (engine, request) => {

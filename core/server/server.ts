@@ -37,13 +37,28 @@ import {
   status,
 } from "../protocol/frame.ts";
 import { randomNonce, ServerHandshake } from "../protocol/hello.ts";
-import { CREATE, GRANTED, HELLO, type Message, messageOf, peerKind, PROVE, RECLAIM } from "../protocol/messages.ts";
+import {
+  CREATE,
+  GRANTED,
+  HELLO,
+  type Message,
+  messageOf,
+  peerKind,
+  PROVE,
+  RECALL,
+  RECLAIM,
+  RENAME,
+  RMDIR,
+  STEP,
+} from "../protocol/messages.ts";
 import type { Link, Network, Runtime } from "../runtime.ts";
 import type { Store } from "../store/store.ts";
-import { type Task, wait } from "../task.ts";
+import { type Future, type Task, wait } from "../task.ts";
 import { fieldsErrno, operationOf } from "./operations.ts";
+import { grantLeases } from "./grant.ts";
 import { Slots } from "./slots.ts";
 import { sweepVolume } from "./sweep.ts";
+import { heldLocks, touched } from "./touches.ts";
 
 /** Requests in progress in a store; more are told to come again. */
 export const requestsMax = 16384;
@@ -87,11 +102,25 @@ interface Asker {
   id: number;
 }
 
+/** A request whose operation waits for something. */
+interface Running {
+  request: Request;
+  asker: Asker;
+  /** Its data's memory. */
+  buffer: Uint8Array | null;
+  /** What it may change. */
+  inodes: readonly number[];
+  /** Times it was started over. */
+  attempts: number;
+}
+
 interface Outgoing {
   asker: Asker;
   message: Message;
   answer: Answer;
   flags: number;
+  /** Bits of leaseBits. */
+  leases?: number;
 }
 
 /** Figures of a store's server. */
@@ -102,6 +131,23 @@ export interface ServerCounters {
   duplicates: number;
   links: number;
 }
+
+/** Of a request that only its intent remembers. */
+const resumedHead: Head = {
+  type: 0,
+  flags: 0,
+  id: 0,
+  epoch: 0,
+  status: 0,
+  session: 0,
+  sequence: 0,
+  slot: noSlot,
+  shard: noShard,
+  leases: 0,
+  clock: 0,
+};
+const resumedData = new Uint8Array(0);
+const nothingTouched: readonly number[] = [];
 
 /** See the module's comment. */
 export class StoreServer {
@@ -149,7 +195,8 @@ export class StoreServer {
       storeIndex: parts.storeIndex,
       rootOwner: parts.rootOwner,
     });
-    this.engine.locks.onGranted = (session, inode, ticket) => this.#push(session, { inode, ticket });
+    this.engine.locks.onGranted = (session, inode, ticket) => this.#push(session, GRANTED, { inode, ticket });
+    this.engine.leases.onRecall = (session, inode, grant) => this.#push(session, RECALL, { inode, grant });
     this.#registerStories();
     parts.maps.onChange(() => this.#mapChanged());
   }
@@ -158,6 +205,7 @@ export class StoreServer {
   start(): void {
     this.engine.store.openShard(localShard);
     this.engine.opens.await(this.#rememberedSessions());
+    this.engine.leases.await(this.#rememberedSessions());
     this.#mapChanged();
     this.#runtime.scheduler.spawn(this.engine.store.maintain());
     this.#runtime.scheduler.spawn(this.engine.intents.tidy());
@@ -299,13 +347,22 @@ export class StoreServer {
       const nobody = { connection: { open: false } as Connection, id: 0 };
       this.#slots.begin(origin.session, origin.slot, origin.sequence, nobody);
     }
+    const message = messageOf(intent.type)!, { engine } = this;
+    const inodes = touched(engine, {
+      message,
+      head: { ...resumedHead, shard: intent.shard },
+      body: decode(message.request, intent.request),
+      data: resumedData,
+    });
     this.#active++;
-    this.#runtime.scheduler.spawn(this.#finishResumed(intent, run));
+    engine.leases.begin(inodes);
+    this.#runtime.scheduler.spawn(this.#finishResumed(intent, run, inodes));
   }
 
-  *#finishResumed({ origin, type }: Intent, run: Task<Answer>): Task<void> {
+  *#finishResumed({ origin, type }: Intent, run: Task<Answer>, inodes: readonly number[]): Task<void> {
     const answer = yield* run, message = messageOf(type)!;
     this.#active--;
+    this.engine.leases.end(inodes);
     // EBUSY: nothing was done. Those who wait are told to ask again, which executes the request anew.
     const told = answer.status === E.BUSY ? answerErrno(status.retry) : answer;
     for (const asker of this.#slots.end(origin.session, origin.slot, origin.sequence, unrecorded(told))) {
@@ -322,6 +379,7 @@ export class StoreServer {
     const connection = this.#bySession.get(session);
     this.#bySession.delete(session);
     if (connection !== undefined) this.#close(connection);
+    // Its leases may still be in use: the longest of them decides when grace is over for them.
     if (engine.opens.claimed(session)) engine.reaper.kick();
     this.#runtime.scheduler.spawn(this.#forgetReplies(session));
   }
@@ -447,15 +505,65 @@ export class StoreServer {
   }
 
   #run(request: Request, asker: Asker): void {
-    const { operation } = operationOf(request.message.type)!;
-    const buffer = this.#keepData(request);
-    const answer = operation(this.engine, request);
-    if ("status" in answer) {
-      if (buffer !== null) this.engine.store.container.release(buffer);
-      return this.#answered(request, asker, answer);
+    const running: Running = { request, asker, buffer: this.#keepData(request), inodes: nothingTouched, attempts: 0 };
+    if (!request.message.mutation) return this.#execute(running);
+    if (heldLocks(this.engine, request).length === 0) {
+      running.inodes = touched(this.engine, request);
+      if (!this.engine.leases.held(running.inodes, changerOf(request))) return this.#execute(running);
     }
     this.#active++;
-    this.#runtime.scheduler.spawn(this.#finish(request, asker, answer, buffer));
+    this.#runtime.scheduler.spawn(this.#executeLater(running));
+  }
+
+  /** Waits until no name of the request is locked and nobody else holds a lease on what it changes, then executes it. */
+  *#executeLater(running: Running): Task<void> {
+    const { request } = running, { names, leases, intents } = this.engine, session = changerOf(request);
+    if (running.attempts > 0) yield* intents.backOff(running.attempts);
+    for (;;) {
+      const locks = heldLocks(this.engine, request);
+      for (const lock of locks) yield* names.settled(lock);
+      if (locks.length > 0) continue;
+      const inodes = running.inodes = touched(this.engine, request);
+      if (!leases.held(inodes, session)) break;
+      leases.begin(inodes);
+      yield* leases.clear(inodes, session);
+      leases.end(inodes);
+    }
+    this.#active--;
+    this.#execute(running);
+  }
+
+  /** Executes a request as far as it goes without waiting: what was found out about it just now still holds. */
+  #execute(running: Running): void {
+    const { request, inodes } = running;
+    const answer = operationOf(request.message.type)!.operation(this.engine, request);
+    if ("status" in answer) return this.#executed(running, answer);
+    const first = answer.next();
+    if (first.done) return this.#executed(running, first.value);
+    this.#active++;
+    this.engine.leases.begin(inodes);
+    this.#runtime.scheduler.spawn(this.#finish(running, answer, first.value));
+  }
+
+  *#finish(running: Running, run: Task<Answer>, waitsFor: Future<unknown>): Task<void> {
+    let at = run.next(yield waitsFor);
+    while (!at.done) at = run.next(yield at.value);
+    this.#active--;
+    this.engine.leases.end(running.inodes);
+    this.#executed(running, at.value);
+  }
+
+  #executed(running: Running, answer: Answer): void {
+    const { request, asker, buffer } = running;
+    // It met a lock where it may not wait, has done nothing, and starts over.
+    if (answer.status === E.BUSY && (request.message === RENAME || request.message === RMDIR)) {
+      running.attempts++;
+      this.#active++;
+      this.#runtime.scheduler.spawn(this.#executeLater(running));
+      return;
+    }
+    if (buffer !== null) this.engine.store.container.release(buffer);
+    this.#answered(request, asker, answer);
   }
 
   /** Moves the frame's data, which lives only as long as the frame, to memory of the request's own. */
@@ -468,13 +576,6 @@ export class StoreServer {
     return buffer;
   }
 
-  *#finish(request: Request, asker: Asker, run: Task<Answer>, buffer: Uint8Array | null): Task<void> {
-    const answer = yield* run;
-    this.#active--;
-    if (buffer !== null) this.engine.store.container.release(buffer);
-    this.#answered(request, asker, answer);
-  }
-
   #answered(request: Request, asker: Asker, answer: Answer): void {
     const { message, head } = request;
     // A store that has failed has recorded nothing: what it says of mutations is EIO.
@@ -483,14 +584,25 @@ export class StoreServer {
     const askers = message.mutation
       ? this.#slots.end(head.session, head.slot, head.sequence, unrecorded(told))
       : [asker];
-    for (const one of askers) this.#outbox.push({ asker: one, message, answer: told, flags: frameFlags.reply });
+    const leases = this.#grant(request, asker, told);
+    for (const one of askers) {
+      const granted = one.connection === asker.connection && one.id === asker.id ? leases : 0;
+      this.#outbox.push({ asker: one, message, answer: told, flags: frameFlags.reply, leases: granted });
+    }
+  }
+
+  /** Grants the leases that go with an answer: bits of leaseBits. Only to clients, on the link that recalls go to. */
+  #grant(request: Request, { connection }: Asker, answer: Answer): number {
+    const { session } = request.head;
+    if (connection.handshake?.peer?.kind !== peerKind.client) return 0;
+    return this.#bySession.get(session) === connection ? grantLeases(this.engine.leases, request, answer) : 0;
   }
 
   #reply(connection: Connection, head: Head, message: Message, answer: Answer): void {
     this.#outbox.push({ asker: { connection, id: head.id }, message, answer, flags: frameFlags.reply });
   }
 
-  #send({ asker, message, answer, flags }: Outgoing): void {
+  #send({ asker, message, answer, flags, leases = 0 }: Outgoing): void {
     const { connection, id } = asker, writer = this.#writer;
     if (!connection.open) return answer.sent?.();
     beginFrame(writer, {
@@ -503,6 +615,7 @@ export class StoreServer {
       sequence: 0,
       slot: noSlot,
       shard: noShard,
+      leases,
       clock: this.engine.nowMs(),
     });
     if (answer.encoded !== undefined) writer.raw(answer.encoded);
@@ -513,12 +626,12 @@ export class StoreServer {
     answer.sent?.();
   }
 
-  #push(session: number, body: { inode: number; ticket: number }): void {
+  #push(session: number, message: Message, body: unknown): void {
     const connection = this.#bySession.get(session);
     if (connection === undefined) return;
     this.#outbox.push({
       asker: { connection, id: 0 },
-      message: GRANTED,
+      message,
       answer: { status: 0, body },
       flags: frameFlags.push,
     });
@@ -557,6 +670,7 @@ export class StoreServer {
     if (body.last) {
       engine.rememberSession(session);
       if (engine.opens.claimed(session)) engine.reaper.kick();
+      engine.leases.claimed(session);
     }
     this.#reply(connection, head, RECLAIM, { status: 0, body: {} });
   }
@@ -586,6 +700,11 @@ export class StoreServer {
 function unrecorded(answer: Answer): Answer | null {
   const again = answer.status === status.retry || answer.status === status.wrongOwner;
   return again || answer.encoded !== undefined ? null : { status: answer.status, body: answer.body };
+}
+
+/** Whose leases a change leaves alone: the asker's own. A step's asker is a server: everybody's are taken back. */
+function changerOf(request: Request): number {
+  return request.message === STEP ? 0 : request.head.session;
 }
 
 /** What another server said of this one's session or request is not for the asker, who would take it as its own. */

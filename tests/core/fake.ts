@@ -142,6 +142,7 @@ export class FakeStore {
       sequence: 0,
       slot: 0xffff,
       shard: 0xffff,
+      leases: 0,
       clock: 0,
     });
     message.request.write(writer, body);

@@ -43,6 +43,7 @@ const head: Head = {
   sequence: 7,
   slot: 3,
   shard: 2,
+  leases: 0,
   clock: 1e12,
 };
 

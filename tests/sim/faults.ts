@@ -44,10 +44,10 @@ export type TroubleKind = typeof troubleKinds[number];
 /** Networks a run can have. */
 export const networks: Readonly<Record<string, NetworkFaults>> = {
   calm: calmNetwork,
-  slow: { delayMs: [0.5, 20], loss: 0, duplicate: 0, reorder: 0 },
-  lossy: { delayMs: [0.05, 2], loss: 0.02, duplicate: 0, reorder: 0 },
-  doubling: { delayMs: [0.05, 2], loss: 0, duplicate: 0.1, reorder: 0 },
-  jumbled: { delayMs: [0.05, 2], loss: 0, duplicate: 0.03, reorder: 0.1 },
+  slow: { delayMs: [0.5, 20], loss: 0, duplicate: 0, stall: 0 },
+  lossy: { delayMs: [0.05, 2], loss: 0.02, duplicate: 0, stall: 0 },
+  doubling: { delayMs: [0.05, 2], loss: 0, duplicate: 0.1, stall: 0 },
+  jumbled: { delayMs: [0.05, 2], loss: 0, duplicate: 0.03, stall: 0.1 },
 };
 
 /** What a run suffers from. */

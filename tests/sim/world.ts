@@ -24,11 +24,11 @@ export interface NetworkFaults {
   delayMs: [least: number, most: number];
   loss: number;
   duplicate: number;
-  reorder: number;
+  stall: number;
 }
 
 /** A network that only takes its time. */
-export const calmNetwork: NetworkFaults = { delayMs: [0.02, 0.3], loss: 0, duplicate: 0, reorder: 0 };
+export const calmNetwork: NetworkFaults = { delayMs: [0.02, 0.3], loss: 0, duplicate: 0, stall: 0 };
 
 /** A run that went wrong: what, in which seed, at which virtual time. */
 export class SimulationError extends Error {
@@ -300,6 +300,7 @@ export class Node implements Runtime, Network {
 
   log(level: LogLevel, component: string, message: string): void {
     this.world.trace(() => `${this.name} ${level} ${component}: ${message}`);
+    if (level === "error" && component === "leases") this.world.fail(`${this.name}: ${message}`);
   }
 
   connect(endpoint: Endpoint): Link {
@@ -449,6 +450,9 @@ export class Node implements Runtime, Network {
   }
 }
 
+/** Least time between two frames of a link. */
+const orderMs = 1e-6;
+
 /** One side of a link. Frames are copied when sent, and the copy is destroyed after delivery. */
 class LinkEnd implements Link {
   onFrame: (frame: Uint8Array) => void = () => {};
@@ -489,9 +493,9 @@ class LinkEnd implements Link {
       world.trace(() => `lost: ${this.node.name} -> ${other.node.name} ${world.describe(frame)}`);
       return;
     }
-    const overtakes = random.chance(faults.reorder);
-    let atMs = world.nowMs + world.delayMs() * (overtakes ? 10 : 1);
-    if (!overtakes) atMs = this.#lastArrivalMs = Math.max(atMs, this.#lastArrivalMs);
+    // What is late holds up what follows on the same link, and no two frames arrive in one moment: links keep the order.
+    const delayMs = world.delayMs() * (random.chance(faults.stall) ? 10 : 1);
+    const atMs = this.#lastArrivalMs = Math.max(world.nowMs + delayMs, this.#lastArrivalMs + orderMs);
     world.after(atMs - world.nowMs, () => other.deliver(frame));
     if (!random.chance(faults.duplicate)) return;
     const copy = frame.slice();

@@ -11,7 +11,7 @@ import { type Task, wait } from "../../core/task.ts";
 import { calmNetwork, type NetworkFaults, type Node, SimulationError, World } from "./world.ts";
 
 const endpoint = { serverId: 1, address: "server:1", store: 0 };
-const roughNetwork: NetworkFaults = { delayMs: [0.1, 5], loss: 0.1, duplicate: 0.1, reorder: 0.2 };
+const roughNetwork: NetworkFaults = { delayMs: [0.1, 5], loss: 0.1, duplicate: 0.1, stall: 0.2 };
 
 /** A server that answers each frame with its bytes plus one, and a client that sends `count` numbers. */
 function echo(seed: number, faults: NetworkFaults, count: number): { world: World; heard: number[]; nodes: Node[] } {
@@ -41,19 +41,18 @@ Deno.test("World runs the same way twice when the seed is the same, and another 
   assertNotEquals(digests[0], digests[2]);
 });
 
-Deno.test("Link delivers whole frames in order when the network is calm", () => {
-  const { world, heard } = echo(1, calmNetwork, 100);
+Deno.test("Link delivers whole frames in order, however late some are", () => {
+  const { world, heard } = echo(1, { ...calmNetwork, stall: 0.3 }, 100);
   world.pass(1000);
   assertEquals(heard, Array.from({ length: 100 }, (_, i) => i + 1));
 });
 
-Deno.test("Link loses, doubles and reorders frames when the network is told to", () => {
+Deno.test("Link loses and doubles frames when the network is told to", () => {
   const { world, heard } = echo(1, roughNetwork, 100);
   world.pass(1000);
   const distinct = new Set(heard);
   assert(distinct.size < 100, "nothing was lost");
   assert(heard.length > distinct.size, "nothing was doubled");
-  assert(heard.some((value, i) => i > 0 && value < heard[i - 1]), "nothing was overtaken");
 });
 
 Deno.test("Link destroys a frame after its delivery", () => {

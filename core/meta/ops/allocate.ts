@@ -45,6 +45,7 @@ function* allocateLocked(engine: Engine, request: Request): Task<Answer> {
   if (failed(file)) return answerErrno(file);
   if (!isRegular(file.mode)) return answerErrno(E.NODEV);
   const plan = new Plan(), end = offset + length;
+  plan.changer = request.head.session;
   let leftBlocks = -1, bytesDelta = 0, done = () => {};
   if ((mode & (fallocateMode.punchHole | fallocateMode.zeroRange)) === 0) {
     const errno = yield* engine.credit.reserve(file.volume, length, 0);
@@ -85,6 +86,7 @@ function* zeroRange(
   if (end > chunkBytesMax && (file.flags & inodeFlags.far) !== 0) {
     // Writes under way belong before or after: those that carry the old gen are done again, after.
     const raised = new Plan();
+    raised.changer = plan.changer;
     file.gen++;
     raised.attributes(file);
     engine.commit(shard, raised);

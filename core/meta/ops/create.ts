@@ -97,5 +97,15 @@ function existing(engine: Engine, request: Request, entry: { inode: number; type
   if (attributes === null || !isRegular(attributes.mode)) return { status: 0, body };
   if (openId !== 0) engine.opens.open(request.head.session, entry.inode, openId);
   if (!truncate) return { status: 0, body };
-  return truncateFor(engine, request, entry.inode, (file) => ({ ...body, attributes: file }));
+  return truncated(engine, request, entry.inode, body);
+}
+
+/** The file may have come while something was waited for: that it changes was not known before. */
+function* truncated(engine: Engine, request: Request, inode: number, body: object): Task<Answer> {
+  const { leases } = engine, { session } = request.head;
+  leases.begin([inode]);
+  if (leases.held([inode], session)) yield* leases.clear([inode], session);
+  const answer = yield* truncateFor(engine, request, inode, (file) => ({ ...body, attributes: file }));
+  leases.end([inode]);
+  return answer;
 }

@@ -13,7 +13,8 @@
  * 6. steps: moved inodes learn parent and ctime; the target name is set and freed; a replaced file loses a link; locks end;
  * 7. one record ends the intent with the reply.
  *
- * A lock that is taken answers BUSY: the driver frees what it has and starts over, so nobody waits while holding.
+ * A lock that is taken answers BUSY: the driver frees what it has and ends with EBUSY, upon which the server starts the
+ * request over, so nobody waits while holding.
  *
  * @module
  */
@@ -55,19 +56,11 @@ export const renameState = struct({ inode: u53, type: u8, victim: u53, victimTyp
 type State = { inode: number; type: number; victim: number; victimType: number };
 type Body = { dir: number; name: Uint8Array; newDir: number; newName: Uint8Array; flags: number };
 
-/** RENAME. ENOENT, EEXIST, ENOTDIR, EISDIR, ENOTEMPTY, EINVAL, EXDEV. */
+/** RENAME. ENOENT, EEXIST, ENOTDIR, EISDIR, ENOTEMPTY, EINVAL, EXDEV; EBUSY: to be started over. */
 export function* rename(engine: Engine, request: Request): Task<Answer> {
   if (((request.body as Body).flags & ~(renameFlags.noReplace | renameFlags.exchange)) !== 0) {
     return answerErrno(E.INVAL);
   }
-  for (let attempt = 0;; attempt++) {
-    const answer = yield* once(engine, request);
-    if (answer.status !== busy) return answer;
-    yield* engine.intents.backOff(attempt);
-  }
-}
-
-function* once(engine: Engine, request: Request): Task<Answer> {
   const body: Body = request.body, lock = nameLock(body.dir, body.name), owner = engine.newOwner();
   yield* engine.names.acquire(lock, owner, body.dir);
   const source = findSource(engine, body);

@@ -1,7 +1,7 @@
 /**
  * RMDIR. The parent's shard drives: the name is locked; the directory's shard drops it if it is empty (a step, after
  * which nothing can fail any more); one record removes the dentry and ends the intent. A name locked inside the
- * directory answers BUSY; the driver then lets go of everything and starts over.
+ * directory answers BUSY; the driver then lets go of everything, and the server starts the request over.
  *
  * @module
  */
@@ -20,16 +20,8 @@ import { planDropDirectory, planSetName } from "../steps.ts";
 const directoryType = S.IFDIR >> 12;
 const nothing = { inode: 0, type: 0 };
 
-/** RMDIR. ENOENT, ENOTDIR, ENOTEMPTY. */
+/** RMDIR. ENOENT, ENOTDIR, ENOTEMPTY; EBUSY: to be started over. */
 export function* rmdir(engine: Engine, request: Request): Task<Answer> {
-  for (let attempt = 0;; attempt++) {
-    const answer = yield* once(engine, request);
-    if (answer.status !== busy) return answer;
-    yield* engine.intents.backOff(attempt);
-  }
-}
-
-function* once(engine: Engine, request: Request): Task<Answer> {
   const { dir, name } = request.body, lock = nameLock(dir, name), owner = engine.newOwner();
   yield* engine.names.acquire(lock, owner, dir);
   const inode = target(engine, request);

@@ -259,6 +259,7 @@ function* appendFar(
   // A new gen makes those who have written beyond the end, and not published it, write it again: should this append be
   // cut short by a crash and done again elsewhere, its first bytes are not left in the middle of theirs.
   const plan = new Plan();
+  plan.changer = request.head.session;
   file.gen++;
   planFarWrite(engine, plan, file, []);
   plan.attributes(file);

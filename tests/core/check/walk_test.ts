@@ -230,7 +230,7 @@ for (let seed = 1; seed <= 6; seed++) {
   Deno.test(`checkCluster() raises no false alarm while clients are at work (seed ${seed})`, () => {
     const bench = new Bench(seed);
     const { dirs } = bench.do(populate);
-    if (seed % 2 === 0) bench.world.faults = { delayMs: [0.5, 20], loss: 0, duplicate: 0, reorder: 0 };
+    if (seed % 2 === 0) bench.world.faults = { delayMs: [0.5, 20], loss: 0, duplicate: 0, stall: 0 };
     let operations = 0;
     const until = () => operations++ > 600;
     const working = bench.cluster.clients.map(({ fs, nodes }, i) => {

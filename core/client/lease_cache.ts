@@ -1,0 +1,293 @@
+/**
+ * What a session may use without asking: attributes of inodes and names of directories on which it holds leases.
+ *
+ * Filled and emptied as frames arrive, in their order on each link: a recall that follows a reply voids what the reply
+ * said before any task has seen it. What a session changes itself is not recalled from it: replies to its own changes
+ * update what is known here, or make it unknown.
+ *
+ * Bounded: what was used least recently goes first.
+ *
+ * @module
+ */
+
+import { E } from "../errno.ts";
+import { type Attributes, isDirectory } from "../meta/attributes.ts";
+import type { Call } from "../protocol/call.ts";
+import { leaseBits, leaseHeldMs } from "../protocol/lease.ts";
+import * as m from "../protocol/messages.ts";
+import type { Runtime } from "../runtime.ts";
+
+/** Inodes known at most. */
+export const inodesMax = 65_536;
+/** Names known at most, over all directories. */
+export const namesMax = 524_288;
+/** {@linkcode LeaseCache.name} of a name that the directory does not have. */
+export const absent = 0;
+/** Of one that may be there or not. */
+const unknown = -1;
+
+interface Held {
+  untilMs: number;
+  attributes: Attributes | null;
+  /** Names and what they stand for: an inode, {@linkcode absent}, or -1: not known. */
+  names: Map<string, number> | null;
+  /** Every name that the directory has is in `names`. */
+  complete: boolean;
+}
+
+/** See the module's comment. One a session. */
+export class LeaseCache {
+  readonly #runtime: Runtime;
+  readonly #held = new Map<number, Held>();
+  #names = 0;
+  /** Hears of every inode whose attributes and names, given out before, are void. */
+  onVoid: (inode: number) => void = () => {};
+  /** Answers given from here, by kind. */
+  readonly counters = { attributes: 0, names: 0, recalls: 0 };
+
+  constructor(runtime: Runtime) {
+    this.#runtime = runtime;
+  }
+
+  /** Inodes on which something is held. */
+  get size(): number {
+    return this.#held.size;
+  }
+
+  /** Attributes of an inode as they are now, or null. */
+  attributes(inode: number): Attributes | null {
+    const attributes = this.#live(inode)?.attributes ?? null;
+    if (attributes !== null) this.counters.attributes++;
+    return attributes;
+  }
+
+  /** Milliseconds for which `attributes`, got from here or from a reply, may still be used; 0: not any more. */
+  validityMs(attributes: Attributes): number {
+    const held = this.#live(attributes.inode);
+    // Newer ones may have arrived meanwhile; those at hand are then as good as they were, but not worth keeping.
+    if (held === undefined || held.attributes?.version !== attributes.version) return 0;
+    return held.untilMs - this.#runtime.nowMs();
+  }
+
+  /** What a name stands for: an inode, {@linkcode absent}, or undefined when the directory has to be asked. */
+  name(dir: number, name: Uint8Array): number | undefined {
+    const held = this.#live(dir);
+    if (held === undefined || held.names === null) return undefined;
+    const inode = held.names.get(keyOf(name)) ?? (held.complete ? absent : unknown);
+    if (inode === unknown) return undefined;
+    this.counters.names++;
+    return inode;
+  }
+
+  /** The server takes the lease back. */
+  recalled(inode: number): void {
+    this.counters.recalls++;
+    this.#void(inode);
+  }
+
+  /** Voids what is known of the inodes that `which` picks. */
+  drop(which: (inode: number) => boolean): void {
+    for (const inode of [...this.#held.keys()]) if (which(inode)) this.#void(inode);
+  }
+
+  /** The outcome of a change is not known, or not known yet: nothing that it may concern is used any more. */
+  distrust(call: Call): void {
+    const { dir, inode } = call.body as { dir?: number; inode?: number };
+    // Which inode a name stood for is not known here, so that no attributes are certain.
+    if (dir !== undefined) this.drop(() => true);
+    else if (inode !== undefined) this.#void(inode);
+  }
+
+  /** A reply has arrived: takes over what it says and grants. Called for every reply, in their order on the link. */
+  replied(call: Call, leases: number): void {
+    const { message } = call, body = call.body as Asked, reply = call.replyBody as Reply;
+    if (call.status !== 0) {
+      if (message === m.LOOKUP && call.status === E.NOENT) this.#named(call, leases, absent);
+      return;
+    }
+    switch (message) {
+      case m.GETATTR:
+      case m.OPEN:
+        return this.#learn(call, leases, reply.attributes);
+      case m.SETATTR:
+        this.#changed(body.inode);
+        return this.#learn(call, leases, reply.attributes);
+      case m.GETATTRS:
+        for (const found of reply.found) if (found !== null) this.#learn(call, leases, found);
+        return;
+      default:
+        if (message.mutation && body.inode !== undefined) this.#changed(body.inode);
+        this.#repliedToName(call, leases);
+    }
+  }
+
+  #repliedToName(call: Call, leases: number): void {
+    const { message } = call, body = call.body as Asked, reply = call.replyBody as Reply;
+    switch (message) {
+      case m.LOOKUP:
+        this.#named(call, leases, reply.inode);
+        if (reply.attributes !== null) this.#learn(call, leases, reply.attributes);
+        return;
+      case m.CREATE:
+        if (reply.created) this.#added(body.dir, reply.attributes!, leases);
+        else if (reply.attributes !== null) this.#changed(reply.inode);
+        this.#named(call, leases, leases & leaseBits.directory ? reply.inode : unknown);
+        if (reply.attributes !== null) this.#learn(call, leases, reply.attributes);
+        return;
+      case m.MKDIR:
+      case m.LINK:
+        this.#changed(body.dir);
+        this.#changed(reply.attributes.inode);
+        return this.#named(call, leases, leases & leaseBits.directory ? reply.attributes.inode : unknown);
+      case m.UNLINK:
+      case m.RMDIR:
+        this.#changed(body.dir);
+        this.#changedBehind(body.dir, body.name);
+        return this.#named(call, leases, leases & leaseBits.directory ? absent : unknown);
+      case m.RENAME:
+        this.#changed(body.dir);
+        this.#changed(body.newDir);
+        this.#changedBehind(body.dir, body.name);
+        this.#changedBehind(body.newDir, body.newName);
+        this.#setName(body.dir, body.name, unknown);
+        return this.#setName(body.newDir, body.newName, unknown);
+      case m.READDIR:
+        for (const { attributes } of reply.entries) if (attributes !== null) this.#learn(call, leases, attributes);
+    }
+  }
+
+  /** Takes over attributes that a reply grants a lease with. */
+  #learn(call: Call, leases: number, attributes: Attributes): void {
+    if ((leases & leaseBits.attributes) === 0) return;
+    const held = this.#hold(attributes.inode, call);
+    held.attributes = attributes;
+    // Nobody can have put a name into it since.
+    if (isDirectory(attributes.mode) && attributes.entries === 0 && !held.complete) {
+      this.#forgetNames(held);
+      held.names = new Map();
+      held.complete = true;
+    }
+  }
+
+  /** What the name of a request stands for, if the reply grants its directory. */
+  #named(call: Call, leases: number, inode: number): void {
+    const { dir, name } = call.body as Asked;
+    if ((leases & leaseBits.directory) !== 0) this.#hold(dir, call).names ??= new Map();
+    this.#setName(dir, name, inode);
+  }
+
+  #setName(dir: number, name: Uint8Array, inode: number): void {
+    const held = this.#held.get(dir);
+    if (held === undefined || held.names === null) return;
+    const key = keyOf(name), had = held.names.size;
+    // In a complete set what is missing is absent.
+    if (held.complete && inode === absent) held.names.delete(key);
+    else held.names.set(key, inode);
+    this.#names += held.names.size - had;
+    if (this.#names > namesMax) this.#shrink();
+  }
+
+  /** The directory has one more entry, made by this session; `made` carries the time of the change. */
+  #added(dir: number, made: Attributes, leases: number): void {
+    const held = this.#held.get(dir);
+    if (held === undefined || held.attributes === null) return;
+    // A reply that grants nothing may be an old one, sent again: what is known may be newer.
+    if ((leases & leaseBits.directory) === 0) return this.#changed(dir);
+    const { mtime } = made;
+    held.attributes = {
+      ...held.attributes,
+      mtime,
+      ctime: mtime,
+      entries: held.attributes.entries + 1,
+      version: held.attributes.version + 1,
+    };
+  }
+
+  /** The session has changed an inode: its attributes are not known any more, its names still are. */
+  #changed(inode: number): void {
+    const held = this.#held.get(inode);
+    if (held !== undefined) held.attributes = null;
+  }
+
+  /** The session has changed the inode that a name stands, or stood, for. */
+  #changedBehind(dir: number, name: Uint8Array): void {
+    const inode = this.#held.get(dir)?.names?.get(keyOf(name)) ?? unknown;
+    if (inode > 0) this.#changed(inode);
+    // Which of them it was nobody has said.
+    else for (const held of this.#held.values()) held.attributes = null;
+  }
+
+  #hold(inode: number, call: Call): Held {
+    let held = this.#live(inode);
+    const untilMs = call.firstSentAtMs + leaseHeldMs;
+    if (held === undefined) {
+      held = { untilMs, attributes: null, names: null, complete: false };
+      this.#held.set(inode, held);
+      if (this.#held.size > inodesMax) this.#drop(this.#held.keys().next().value!);
+      return held;
+    }
+    held.untilMs = Math.max(held.untilMs, untilMs);
+    return held;
+  }
+
+  /** What is held now; what has run out is forgotten. */
+  #live(inode: number): Held | undefined {
+    const held = this.#held.get(inode);
+    if (held === undefined) return undefined;
+    this.#held.delete(inode);
+    if (held.untilMs > this.#runtime.nowMs()) {
+      this.#held.set(inode, held);
+      return held;
+    }
+    this.#forgetNames(held);
+    return undefined;
+  }
+
+  #void(inode: number): void {
+    this.#drop(inode);
+    this.onVoid(inode);
+  }
+
+  #drop(inode: number): void {
+    const held = this.#held.get(inode);
+    if (held === undefined) return;
+    this.#forgetNames(held);
+    this.#held.delete(inode);
+  }
+
+  #forgetNames(held: Held): void {
+    this.#names -= held.names?.size ?? 0;
+    held.names = null;
+    held.complete = false;
+  }
+
+  /** Too many names: those of the directories used least recently go. */
+  #shrink(): void {
+    for (const held of this.#held.values()) {
+      if (this.#names <= namesMax / 2) return;
+      this.#forgetNames(held);
+    }
+  }
+}
+
+interface Asked {
+  inode: number;
+  dir: number;
+  name: Uint8Array;
+  newDir: number;
+  newName: Uint8Array;
+}
+
+interface Reply {
+  inode: number;
+  created: boolean;
+  attributes: Attributes;
+  found: (Attributes | null)[];
+  entries: { attributes: Attributes | null }[];
+}
+
+function keyOf(name: Uint8Array): string {
+  let key = "";
+  for (let i = 0; i < name.length; i++) key += String.fromCharCode(name[i]);
+  return key;
+}

@@ -1,0 +1,205 @@
+/**
+ * Which sessions may use what they know of which inodes without asking, and how that is taken back.
+ *
+ * A change waits ({@linkcode Leases.clear}) until every other session has returned its lease on what it changes or the
+ * lease has run out; meanwhile, and while the change is under way, nobody gets a new one. After a recall the inode counts
+ * as shared for a while: without that two writers would recall each other at every step.
+ *
+ * In memory only. After a start some session may still hold what an earlier life of the store granted: changes wait until
+ * every session that the store remembers has claimed (which voids its leases) or the longest lease has run out.
+ * The death of a session ends none of its leases: it may not have heard of it.
+ *
+ * @module
+ */
+
+import { leaseMs } from "../protocol/lease.ts";
+import type { Runtime } from "../runtime.ts";
+import { first, Future, type Task, wait } from "../task.ts";
+
+/** Inodes of a store on which there are leases at most; beyond, none are granted. */
+export const leasedInodesMax = 65_536;
+/** An inode whose leases were recalled gets none for this time. */
+export const sharedMs = 2_000;
+/** A recall that is not answered is sent again after this time. */
+const recallAgainMs = 500;
+/** Entries looked at for one that is over, when the table is full. */
+const sweepSteps = 64;
+
+interface Entry {
+  /** Holders by session. */
+  holders: Map<number, { untilMs: number; grant: number }>;
+  /** No lease is granted before this time. */
+  sharedUntilMs: number;
+  /** Changes under way: no lease is granted. */
+  changes: number;
+  /** Settles when a holder has returned its lease. */
+  returned: Future<void> | null;
+}
+
+/** The leases of a store. */
+export class Leases {
+  /** Sends a RECALL to a session. */
+  onRecall: (session: number, inode: number, grant: number) => void = () => {};
+  readonly #runtime: Runtime;
+  readonly #entries = new Map<number, Entry>();
+  #graceUntilMs: number;
+  /** Sessions that may hold leases from before the start. */
+  #awaited = new Set<number>();
+  /** Settles when grace ends before its time. */
+  #graceEnded = new Future<void>();
+  /** Since the start: leases granted, recalls sent, changes that waited, changes that should have waited. */
+  readonly counters = { granted: 0, recalls: 0, waits: 0, missed: 0 };
+
+  constructor(runtime: Runtime) {
+    this.#runtime = runtime;
+    this.#graceUntilMs = runtime.nowMs();
+  }
+
+  /** True while leases from before the store's start may be in use. */
+  get grace(): boolean {
+    return !this.#graceEnded.settled && this.#runtime.nowMs() < this.#graceUntilMs;
+  }
+
+  /** At the start: these sessions may hold leases that were granted before it. */
+  await(sessions: readonly number[]): void {
+    for (const session of sessions) this.#awaited.add(session);
+    if (this.#awaited.size > 0) this.#graceUntilMs = this.#runtime.nowMs() + leaseMs;
+  }
+
+  /** A session has claimed what it holds, and with that given up its leases. */
+  claimed(session: number): void {
+    if (this.#awaited.delete(session) && this.#awaited.size === 0) this.#graceEnded.resolve();
+  }
+
+  /** Waits for the end of grace. */
+  *graceOver(): Task<void> {
+    while (this.grace) {
+      const leftMs = this.#graceUntilMs - this.#runtime.nowMs();
+      yield* wait(first(this.#graceEnded, this.#runtime.sleep(leftMs)));
+    }
+  }
+
+  /** Gives a session a lease on an inode from now on. False: not now. */
+  grant(inode: number, session: number): boolean {
+    const nowMs = this.#runtime.nowMs();
+    let entry = this.#entries.get(inode);
+    if (entry === undefined) {
+      if (this.#entries.size >= leasedInodesMax && !this.#sweep(nowMs)) return false;
+      this.#entries.set(inode, entry = newEntry());
+    }
+    if (entry.changes > 0 || nowMs < entry.sharedUntilMs) return false;
+    entry.holders.set(session, { untilMs: nowMs + leaseMs, grant: ++this.counters.granted });
+    return true;
+  }
+
+  /** A session has returned the lease that was recalled by number `grant`, and those before. */
+  returned({ inode, session, grant }: { inode: number; session: number; grant: number }): void {
+    const entry = this.#entries.get(inode), holder = entry?.holders.get(session);
+    if (entry === undefined || holder === undefined || holder.grant > grant) return;
+    entry.holders.delete(session);
+    const { returned } = entry;
+    entry.returned = null;
+    returned?.resolve();
+    if (this.#idle(entry)) this.#entries.delete(inode);
+  }
+
+  /** True when a session other than `session` holds a lease on one of `inodes`, or might (grace). */
+  held(inodes: readonly number[], session: number): boolean {
+    if (inodes.length === 0) return false;
+    if (this.grace) return true;
+    const nowMs = this.#runtime.nowMs();
+    return inodes.some((inode) => {
+      const entry = this.#entries.get(inode);
+      return entry !== undefined && this.#foreign(entry, session, nowMs);
+    });
+  }
+
+  /** A record is about to change these inodes: counts it if a lease stands in its way, which would be a bug. */
+  check(inodes: readonly number[], session: number): void {
+    const nowMs = this.#runtime.nowMs();
+    for (const inode of inodes) {
+      const entry = this.#entries.get(inode);
+      if (entry === undefined || !this.#foreign(entry, session, nowMs)) continue;
+      this.counters.missed++;
+      this.#runtime.log("error", "leases", `inode ${inode} changes while a session holds a lease on it`);
+    }
+  }
+
+  /** A change of `inodes` is under way: no leases on them until {@linkcode end}. */
+  begin(inodes: readonly number[]): void {
+    for (const inode of inodes) {
+      let entry = this.#entries.get(inode);
+      if (entry === undefined) this.#entries.set(inode, entry = newEntry());
+      entry.changes++;
+    }
+  }
+
+  /** A change that {@linkcode begin} announced is over. */
+  end(inodes: readonly number[]): void {
+    const nowMs = this.#runtime.nowMs();
+    for (const inode of inodes) {
+      const entry = this.#entries.get(inode);
+      if (entry === undefined || entry.changes === 0) throw new Error(`leases: no change of ${inode} is under way`);
+      entry.changes--;
+      if (nowMs >= entry.sharedUntilMs && this.#idle(entry)) this.#entries.delete(inode);
+    }
+  }
+
+  /** Waits until no session but `session` holds a lease on any of `inodes`. Call between begin and end. */
+  *clear(inodes: readonly number[], session: number): Task<void> {
+    yield* this.graceOver();
+    // All are asked before the first is waited for.
+    for (const inode of inodes) this.#recall(inode, session);
+    for (const inode of inodes) {
+      const entry = this.#entries.get(inode)!;
+      for (;;) {
+        const nowMs = this.#runtime.nowMs();
+        if (!this.#foreign(entry, session, nowMs)) break;
+        this.counters.waits++;
+        entry.returned ??= new Future<void>();
+        yield* wait(first(entry.returned, this.#runtime.sleep(recallAgainMs)));
+        if (this.#runtime.nowMs() - nowMs >= recallAgainMs) this.#recall(inode, session);
+      }
+    }
+  }
+
+  #recall(inode: number, session: number): void {
+    const nowMs = this.#runtime.nowMs(), entry = this.#entries.get(inode);
+    for (const [holder, { untilMs, grant }] of entry?.holders ?? []) {
+      if (holder === session) continue;
+      if (untilMs <= nowMs) {
+        entry!.holders.delete(holder);
+        continue;
+      }
+      entry!.sharedUntilMs = nowMs + sharedMs;
+      this.counters.recalls++;
+      this.onRecall(holder, inode, grant);
+    }
+  }
+
+  #foreign(entry: Entry, session: number, nowMs: number): boolean {
+    for (const [holder, { untilMs }] of entry.holders) if (holder !== session && untilMs > nowMs) return true;
+    return false;
+  }
+
+  #idle(entry: Entry): boolean {
+    return entry.changes === 0 && entry.holders.size === 0;
+  }
+
+  /** Makes room: looks at the oldest entries, and moves those still in use to the end. */
+  #sweep(nowMs: number): boolean {
+    let steps = 0;
+    for (const [inode, entry] of this.#entries) {
+      if (++steps > sweepSteps) return false;
+      this.#entries.delete(inode);
+      const used = entry.changes > 0 || nowMs < entry.sharedUntilMs || this.#foreign(entry, 0, nowMs);
+      if (!used) return true;
+      this.#entries.set(inode, entry);
+    }
+    return false;
+  }
+}
+
+function newEntry(): Entry {
+  return { holders: new Map(), sharedUntilMs: 0, changes: 0, returned: null };
+}
