@@ -15,7 +15,7 @@ import { decodeMap } from "../core/placement/map.ts";
 import { MapHolder } from "../core/placement/map_holder.ts";
 import { Future, type Task, wait } from "../core/task.ts";
 import type { ClientOrder, ClientReport, ClientStop, ClientWorkerStart } from "./client_messages.ts";
-import { FuseDevice } from "./fuse/device.ts";
+import { FuseDevice, FuseNotifier } from "./fuse/device.ts";
 import { openLogger } from "./log.ts";
 import { type Answer, ReactorMailbox } from "./mailbox.ts";
 import { SocketNetwork } from "./net.ts";
@@ -49,13 +49,16 @@ class MountWorker {
       ioTimeoutMs: start.ioTimeoutMs,
     });
     const volume = new VolumeClient(this.#session, { volumeId: start.volume, readOnly: start.readOnly });
+    const notifier = new FuseNotifier(this.#reactor, start.fuseFd);
     this.#device = new FuseDevice({
       reactor: this.#reactor,
       fd: start.fuseFd,
       session: new FuseSession(volume, {
         onReady: () => this.#report({ type: "ready" }),
         nowMs: () => this.#reactor.nowMs(),
+        notifier,
       }),
+      notifier,
       onEnd: (reason) => void this.#reactor.scheduler.spawn(this.#end(reason)),
     });
     this.#mailbox.onMessage = (message) => this.#order(message as ClientOrder);

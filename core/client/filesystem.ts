@@ -141,6 +141,9 @@ export interface Totals {
 /** A part of a file where data or a hole begins. */
 export type Whence = "data" | "hole";
 
+/** See {@linkcode FileSystem.watch}. */
+export type VoidListener = (inode: number) => Task<void> | null;
+
 /** See the module's comment. */
 export interface FileSystem {
   /** Inode number of the volume's root directory. */
@@ -198,4 +201,14 @@ export interface FileSystem {
   dropLocks(inode: number, flock: boolean, ownerLow: number, ownerHigh: number): Task<Done>;
 
   statistics(): Task<Result<Totals>>;
+
+  /** Milliseconds from now for which attributes that this file system has given may be used without asking; 0: none. */
+  validityMs(attributes: Attributes): number;
+  /** As {@linkcode FileSystem.validityMs}, for a name and what it stands for; `inode` 0: for its absence. */
+  nameValidityMs(dir: number, name: Uint8Array, inode: number): number;
+  /**
+   * Has `listener` called when what was said of an inode, and of the names in it, is void before its time. Whoever wants
+   * to change the inode waits for the task that the listener returns; null: nothing is left of what was said.
+   */
+  watch(listener: VoidListener): void;
 }

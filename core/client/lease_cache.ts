@@ -16,11 +16,15 @@ import type { Call } from "../protocol/call.ts";
 import { leaseBits, leaseHeldMs } from "../protocol/lease.ts";
 import * as m from "../protocol/messages.ts";
 import type { Runtime } from "../runtime.ts";
+import type { Task } from "../task.ts";
+import type { VoidListener } from "./filesystem.ts";
 
 /** Inodes known at most. */
 export const inodesMax = 65_536;
 /** Names known at most, over all directories. */
 export const namesMax = 524_288;
+/** Longer pages of a directory are not remembered: they would push out everything else. */
+const namesPerPageMax = 4_096;
 /** {@linkcode LeaseCache.name} of a name that the directory does not have. */
 export const absent = 0;
 /** Of one that may be there or not. */
@@ -40,8 +44,7 @@ export class LeaseCache {
   readonly #runtime: Runtime;
   readonly #held = new Map<number, Held>();
   #names = 0;
-  /** Hears of every inode whose attributes and names, given out before, are void. */
-  onVoid: (inode: number) => void = () => {};
+  readonly #listeners: VoidListener[] = [];
   /** Answers given from here, by kind. */
   readonly counters = { attributes: 0, names: 0, recalls: 0 };
 
@@ -79,15 +82,25 @@ export class LeaseCache {
     return inode;
   }
 
-  /** The server takes the lease back. */
-  recalled(inode: number): void {
+  /** As {@linkcode LeaseCache.validityMs}, for a name. */
+  nameValidityMs(dir: number, name: Uint8Array, inode: number): number {
+    return this.name(dir, name) === inode ? this.#held.get(dir)!.untilMs - this.#runtime.nowMs() : 0;
+  }
+
+  /** Has `listener` called for every inode whose attributes and names, given out before, are void. */
+  watch(listener: VoidListener): void {
+    this.#listeners.push(listener);
+  }
+
+  /** The server takes the lease back. Ends when nobody uses what was known any more. */
+  recalled(inode: number): Task<void>[] {
     this.counters.recalls++;
-    this.#void(inode);
+    return this.#void(inode);
   }
 
   /** Voids what is known of the inodes that `which` picks. */
   drop(which: (inode: number) => boolean): void {
-    for (const inode of [...this.#held.keys()]) if (which(inode)) this.#void(inode);
+    for (const inode of [...this.#held.keys()]) if (which(inode)) this.#voidUnwatched(inode);
   }
 
   /** The outcome of a change is not known, or not known yet: nothing that it may concern is used any more. */
@@ -95,7 +108,7 @@ export class LeaseCache {
     const { dir, inode } = call.body as { dir?: number; inode?: number };
     // Which inode a name stood for is not known here, so that no attributes are certain.
     if (dir !== undefined) this.drop(() => true);
-    else if (inode !== undefined) this.#void(inode);
+    else if (inode !== undefined) this.#voidUnwatched(inode);
   }
 
   /** A reply has arrived: takes over what it says and grants. Called for every reply, in their order on the link. */
@@ -152,6 +165,7 @@ export class LeaseCache {
         this.#setName(body.dir, body.name, unknown);
         return this.#setName(body.newDir, body.newName, unknown);
       case m.READDIR:
+        this.#listed(call, leases);
         for (const { attributes } of reply.entries) if (attributes !== null) this.#learn(call, leases, attributes);
     }
   }
@@ -174,6 +188,19 @@ export class LeaseCache {
     const { dir, name } = call.body as Asked;
     if ((leases & leaseBits.directory) !== 0) this.#hold(dir, call).names ??= new Map();
     this.#setName(dir, name, inode);
+  }
+
+  /** A page of a directory: its names; the only page says all of them. */
+  #listed(call: Call, leases: number): void {
+    const { dir, cookie } = call.body as Asked, { entries, end } = call.replyBody as Reply;
+    if ((leases & leaseBits.directory) === 0 || entries.length > namesPerPageMax) return;
+    const held = this.#hold(dir, call);
+    if (cookie === 0 && end) {
+      this.#forgetNames(held);
+      held.complete = true;
+    }
+    held.names ??= new Map();
+    for (const { name, inode } of entries) this.#setName(dir, name, inode);
   }
 
   #setName(dir: number, name: Uint8Array, inode: number): void {
@@ -243,9 +270,14 @@ export class LeaseCache {
     return undefined;
   }
 
-  #void(inode: number): void {
+  #void(inode: number): Task<void>[] {
     this.#drop(inode);
-    this.onVoid(inode);
+    return this.#listeners.map((listener) => listener(inode)).filter((task) => task !== null);
+  }
+
+  /** Voids many at once, where nobody waits for the end of it. */
+  #voidUnwatched(inode: number): void {
+    for (const task of this.#void(inode)) this.#runtime.scheduler.spawn(task);
   }
 
   #drop(inode: number): void {
@@ -276,6 +308,7 @@ interface Asked {
   name: Uint8Array;
   newDir: number;
   newName: Uint8Array;
+  cookie: number;
 }
 
 interface Reply {
@@ -283,7 +316,8 @@ interface Reply {
   created: boolean;
   attributes: Attributes;
   found: (Attributes | null)[];
-  entries: { attributes: Attributes | null }[];
+  entries: { name: Uint8Array; inode: number; attributes: Attributes | null }[];
+  end: boolean;
 }
 
 function keyOf(name: Uint8Array): string {

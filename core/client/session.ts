@@ -122,14 +122,22 @@ export class ClientSession {
     return messages;
   }
 
+  *#return(
+    recall: Of<typeof RETURN.request>,
+    users: Task<void>[],
+    target: { server: number; store: number },
+  ): Task<void> {
+    for (const user of users) yield* user;
+    yield* this.caller.call(RETURN, target, recall, returnOptions);
+  }
+
   #push(frame: Frame, server: number, store: number): void {
     switch (frame.head.type) {
       case GRANTED.type:
         return this.locks.granted(GRANTED.request.read(frame.body).ticket);
       case RECALL.type: {
         const recall = RECALL.request.read(frame.body);
-        this.leases.recalled(recall.inode);
-        this.runtime.scheduler.spawn(this.caller.call(RETURN, { server, store }, recall, returnOptions));
+        this.runtime.scheduler.spawn(this.#return(recall, this.leases.recalled(recall.inode), { server, store }));
       }
     }
   }

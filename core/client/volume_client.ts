@@ -26,6 +26,7 @@ import {
   type Lock,
   type OpenOptions,
   type Totals,
+  type VoidListener,
   type Whence,
 } from "./filesystem.ts";
 import { dropLocks, setLock, testLock } from "./locks.ts";
@@ -194,6 +195,18 @@ export class VolumeClient implements FileSystem {
 
   *statistics(): Task<Result<Totals>> {
     return this.#volume.gone || (yield* statistics(this.#volume));
+  }
+
+  validityMs(attributes: Attributes): number {
+    return this.#volume.session.leases.validityMs(attributes);
+  }
+
+  nameValidityMs(dir: number, name: Uint8Array, inode: number): number {
+    return this.#volume.session.leases.nameValidityMs(dir, name, inode);
+  }
+
+  watch(listener: VoidListener): void {
+    this.#volume.session.leases.watch(listener);
   }
 
   #unreadable(inode: number): number {

@@ -3,8 +3,8 @@
  * the protocol and the kernel's expectations, not how bytes travel (ffi/fuse) nor where files are.
  *
  * It keeps only what the kernel will ask about: open files, owners of locks, requests under way. There is no inode
- * table: nodeid = inode number, except that nodeid 1 is the volume's root. Nothing is cached by the kernel: validity is
- * 0 and no KEEP_CACHE until leases exist.
+ * table: nodeid = inode number, except that nodeid 1 is the volume's root. What the kernel may keep while leases last is
+ * the affair of kernel_cache.ts; file data is dropped at each open.
  *
  * @module
  */
@@ -15,12 +15,14 @@ import { E, failed, type Result } from "../errno.ts";
 import { accessAclName, capabilityName, defaultAclName, sameName } from "../meta/acl.ts";
 import { type Attributes, inodeFlags, S } from "../meta/attributes.ts";
 import { Future, type Task } from "../task.ts";
+import { KernelCache, type KernelNotifier } from "./kernel_cache.ts";
 import {
   attrOut,
   copyFileRangeIn,
   createIn,
   type Dirent,
   direntBytes,
+  encodeAbsent,
   encodeAttrOut,
   encodeDirent,
   encodeEntry,
@@ -59,6 +61,7 @@ import {
   maxWriteBytes,
   mkdirIn,
   mknodIn,
+  noValidity,
   O,
   openIn,
   openOut,
@@ -71,6 +74,7 @@ import {
   setxattrIn,
   statfsOut,
   statxOut,
+  type Validity,
 } from "./protocol.ts";
 
 /** Most requests under way at once, besides parked locks; also what the kernel is told as max_background. */
@@ -95,6 +99,20 @@ const wantedFlags2 = INIT2.CREATE_SUPP_GROUP | INIT2.DIRECT_IO_ALLOW_MMAP;
 
 /** fallocate(2) modes that are passed on; others are EOPNOTSUPP. */
 const allocateModes: readonly number[] = [0, 1, 3, 0x10, 0x11];
+
+/** Operations that change a directory's names. */
+const entryChanges: ReadonlySet<number> = new Set([
+  FUSE.SYMLINK,
+  FUSE.MKNOD,
+  FUSE.MKDIR,
+  FUSE.UNLINK,
+  FUSE.RMDIR,
+  FUSE.RENAME,
+  FUSE.RENAME2,
+  FUSE.LINK,
+  FUSE.CREATE,
+  FUSE.TMPFILE,
+]);
 
 /** Operations that a read-only volume refuses. OPEN is looked at by itself. */
 const mutations: ReadonlySet<number> = new Set([
@@ -151,6 +169,8 @@ export interface FuseSessionOptions {
   onReady?: (version: { major: number; minor: number; flags: number; flags2: number }) => void;
   /** Milliseconds that only grow. Without them every GETXATTR is a request to the file system. */
   nowMs?: () => number;
+  /** The way of notifications to the kernel. Without one it keeps nothing. */
+  notifier?: KernelNotifier;
 }
 
 /** See the module's comment. Used from one reactor. */
@@ -169,7 +189,12 @@ export class FuseSession {
   #dontMask = true;
   #closed = false;
 
-  constructor(readonly fileSystem: FileSystem, private readonly options: FuseSessionOptions = {}) {}
+  readonly #cache: KernelCache | null;
+
+  constructor(readonly fileSystem: FileSystem, private readonly options: FuseSessionOptions = {}) {
+    const { notifier } = options;
+    this.#cache = notifier === undefined ? null : new KernelCache(fileSystem, notifier, (inode) => this.#node(inode));
+  }
 
   /** Open files. */
   get openFiles(): number {
@@ -202,11 +227,18 @@ export class FuseSession {
     if (request.error !== 0) return request.fail(request.error);
     if (this.#closed) return request.fail(E.IO);
     if (this.fileSystem.readOnly && mutations.has(request.opcode)) return request.fail(E.ROFS);
+    if (entryChanges.has(request.opcode)) this.#changing(request);
     const { unique } = request;
     this.#inFlight.set(unique, null);
     const length = yield* this.#dispatch(request);
     this.#inFlight.delete(unique);
     return length;
+  }
+
+  #changing(request: FuseRequest): void {
+    this.#cache?.changing(this.#inode(request.nodeid));
+    const renames = request.opcode === FUSE.RENAME || request.opcode === FUSE.RENAME2;
+    if (renames) this.#cache?.changing(this.#inode(request.u64(rename2In.newdir)));
   }
 
   /** Tells that the reply to `request` could not be delivered: what it opened is closed again. */
@@ -345,6 +377,8 @@ export class FuseSession {
     const extended = request.argsBytes >= initIn.flags2 + 4;
     const flags = request.u32(initIn.flags) & wantedFlags;
     const flags2 = extended && (flags & INIT.INIT_EXT) !== 0 ? request.u32(initIn.flags2) & wantedFlags2 : 0;
+    const expires = extended && (request.u32(initIn.flags2) & INIT2.HAS_EXPIRE_ONLY) !== 0;
+    if (this.#cache !== null) this.#cache.names = expires;
     for (let i = 0; i < initOut.sizeof; i += 4) view.setUint32(at + i, 0, true);
     view.setUint32(at + initOut.major, FUSE_KERNEL_VERSION, true);
     // A newer major asks again in our version after this.
@@ -403,10 +437,16 @@ export class FuseSession {
     return flagged !== undefined && (told.flags & flagged.flag) === 0;
   }
 
-  #entry(request: FuseRequest, attributes: Result<Attributes>): number {
-    if (failed(attributes)) return request.fail(attributes);
+  /** Writes what a name stands for; `nameMs`: how long the kernel may keep that. */
+  #putEntry(request: FuseRequest, attributes: Attributes, nameMs: number): void {
     this.#tell(request, attributes);
-    encodeEntry(request.view, request.bodyAt, this.#node(attributes.inode), attributes);
+    const attributesMs = this.#cache?.attributesMs(attributes) ?? 0, node = this.#node(attributes.inode);
+    encodeEntry(request.view, request.bodyAt, node, attributes, { nameMs, attributesMs });
+  }
+
+  #entry(request: FuseRequest, attributes: Result<Attributes>, nameMs = 0): number {
+    if (failed(attributes)) return request.fail(attributes);
+    this.#putEntry(request, attributes, nameMs);
     return request.finish(entryOut.sizeof);
   }
 
@@ -414,13 +454,24 @@ export class FuseSession {
     const { name } = request, dir = this.#inode(request.nodeid);
     if (isDot(name)) return this.#entry(request, yield* this.fileSystem.getAttributes(dir));
     if (isDotDot(name)) return this.#entry(request, yield* this.fileSystem.parent(dir));
-    return this.#entry(request, yield* this.fileSystem.lookup(dir, name));
+    const found = yield* this.fileSystem.lookup(dir, name);
+    if (!failed(found)) return this.#entry(request, found, this.#cache?.nameMs(dir, name, found.inode) ?? 0);
+    const absentMs = found === E.NOENT ? this.#cache?.nameMs(dir, name, 0) ?? 0 : 0;
+    if (absentMs <= 0) return request.fail(found);
+    encodeAbsent(request.view, request.bodyAt, absentMs);
+    return request.finish(entryOut.sizeof);
+  }
+
+  #validity(dir: number, entry: Dirent, attributes: Attributes): Validity {
+    const nameMs = this.#cache?.nameMs(dir, entry.name, attributes.inode) ?? 0;
+    return { nameMs, attributesMs: this.#cache?.attributesMs(attributes) ?? 0 };
   }
 
   #attributes(request: FuseRequest, attributes: Result<Attributes>): number {
     if (failed(attributes)) return request.fail(attributes);
     this.#tell(request, attributes);
-    encodeAttrOut(request.view, request.bodyAt, this.#node(attributes.inode), attributes);
+    const validMs = this.#cache?.attributesMs(attributes) ?? 0;
+    encodeAttrOut(request.view, request.bodyAt, this.#node(attributes.inode), attributes, validMs);
     return request.finish(attrOut.sizeof);
   }
 
@@ -432,7 +483,8 @@ export class FuseSession {
     const attributes = yield* this.fileSystem.getAttributes(this.#inode(request.nodeid));
     if (failed(attributes)) return request.fail(attributes);
     this.#tell(request, attributes);
-    encodeStatx(request.view, request.bodyAt, this.#node(attributes.inode), attributes);
+    const validMs = this.#cache?.attributesMs(attributes) ?? 0;
+    encodeStatx(request.view, request.bodyAt, this.#node(attributes.inode), attributes, validMs);
     return request.finish(statxOut.sizeof);
   }
 
@@ -563,7 +615,7 @@ export class FuseSession {
       return request.fail(attributes === E.EXIST && !exclusive ? E.STALE : attributes);
     }
     if (!(yield* this.#opened(request, attributes))) return request.fail(E.NFILE);
-    encodeEntry(request.view, request.bodyAt, this.#node(attributes.inode), attributes);
+    this.#putEntry(request, attributes, 0);
     encodeOpen(request.view, request.bodyAt + entryOut.sizeof, request.handle, this.#openFlags(flags));
     return request.finish(entryOut.sizeof + openOut.sizeof);
   }
@@ -666,11 +718,12 @@ export class FuseSession {
     const entries = yield* this.fileSystem.readDirectory(inode, cookie > 2 ? cookie : 0, limitBytes, plus);
     if (failed(entries)) return request.fail(entries);
     const page = dots(cookie, this.#node(inode), this.#node(parent));
-    for (const entry of entries) page.push({ ...entry, node: this.#node(entry.inode) });
+    for (const entry of entries) page.push({ ...entry, node: this.#node(entry.inode), valid: noValidity });
     let used = 0;
     for (const entry of page) {
       const bytes = direntBytes(entry.name.length, plus);
       if (used + bytes > size) break;
+      if (plus && entry.attributes !== null) entry.valid = this.#validity(inode, entry, entry.attributes);
       used += encodeDirent(request, request.bodyAt + used, entry, plus);
     }
     // A buffer too small for one entry would look like the end of the directory.
@@ -859,8 +912,8 @@ const dotName = new Uint8Array([0x2e]), dotDotName = new Uint8Array([0x2e, 0x2e]
 function dots(cookie: number, node: number, parent: number): Dirent[] {
   const type = S.IFDIR >> 12;
   const both: Dirent[] = [
-    { name: dotName, node, type, cookie: 1, attributes: null },
-    { name: dotDotName, node: parent, type, cookie: 2, attributes: null },
+    { name: dotName, node, type, cookie: 1, attributes: null, valid: noValidity },
+    { name: dotDotName, node: parent, type, cookie: 2, attributes: null, valid: noValidity },
   ];
   return both.slice(Math.min(cookie, 2));
 }

@@ -14,6 +14,8 @@
 import { fuseBufferBytes, FuseRequest, fuseRequestAt, outHeader } from "../../core/fuse/protocol.ts";
 import { FuseSession, requestsInFlightMax } from "../../core/fuse/session.ts";
 import { closeFd, errno, errnoText, F, libc, O, POLL, systemError } from "../libc.ts";
+import type { KernelNotifier } from "../../core/fuse/kernel_cache.ts";
+import { Future } from "../../core/task.ts";
 import type { Poll, Reactor } from "../reactor.ts";
 
 const ENOENT = 2, EINTR = 4, EAGAIN = 11, ENODEV = 19, ECONNABORTED = 103;
@@ -37,11 +39,57 @@ export interface FuseDeviceOptions {
   /** Descriptor of /dev/fuse, mounted. The device closes it at its end. */
   fd: number;
   session: FuseSession;
+  /** What the session notifies the kernel by, if it does. */
+  notifier?: FuseNotifier;
   /**
    * Called once, when the mount is gone (unmounted, aborted, or {@linkcode FuseDevice.stop}) and everything that was
    * open has been released. `reason` is for the log.
    */
   onEnd: (reason: string) => void;
+}
+
+/** Longest notification: a name with its header. */
+const notificationBytes = 16 + 16 + 256;
+
+/**
+ * The way of notifications to the kernel of one mount. Those that may wait there are written by threads of the kernel's.
+ * Once the mount is gone everything answers ENODEV.
+ */
+export class FuseNotifier implements KernelNotifier {
+  #gone = false;
+
+  constructor(private readonly reactor: Reactor, private readonly fd: number) {}
+
+  /** The descriptor is about to be closed. */
+  close(): void {
+    this.#gone = true;
+  }
+
+  write(message: Uint8Array): number {
+    if (this.#gone) return ENODEV;
+    return libc.writeBuffer(this.fd, message, BigInt(message.length)) < 0 ? errno() : 0;
+  }
+
+  writeLater(message: Uint8Array): Future<number> {
+    const { arena } = this.reactor;
+    const bytes = this.#gone || message.length > notificationBytes ? null : arena.allocate(notificationBytes);
+    if (bytes === null) return Future.of(ENODEV);
+    bytes.set(message);
+    const settled = new Future<number>();
+    this.reactor.writeApart(this.fd, arena.addressOf(bytes), message.length).listen((result) => {
+      arena.release(bytes);
+      settled.resolve(Math.max(0, -result));
+    });
+    return settled;
+  }
+
+  nowMs(): number {
+    return this.reactor.nowMs();
+  }
+
+  sleep(ms: number): Future<void> {
+    return this.reactor.sleep(ms);
+  }
 }
 
 /** A buffer with its addresses. */
@@ -199,21 +247,26 @@ export class FuseDevice {
     if (this.#ending !== null) return;
     this.#ending = reason;
     this.#poll?.cancel();
-    const { reactor, session, fd } = this.#options;
+    const { reactor, session } = this.#options;
     if (reason !== "unmounted") {
       // The last descriptor of the device gone, the kernel fails what is under way and what comes.
-      this.#closed = true;
-      closeFd(fd);
+      this.#close();
     }
     this.#active++;
     reactor.scheduler.spawn(session.close()).listen(() => this.#finished(null));
   }
 
+  #close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#options.notifier?.close();
+    closeFd(this.#options.fd);
+  }
+
   #endIfIdle(): void {
     if (this.#active > 0) return;
-    const { reactor, fd, onEnd } = this.#options;
-    if (!this.#closed) closeFd(fd);
-    this.#closed = true;
+    const { reactor, onEnd } = this.#options;
+    this.#close();
     for (const slot of this.#free) reactor.arena.release(slot.request.bytes);
     this.#free.length = 0;
     onEnd(this.#ending!);

@@ -21,7 +21,7 @@ import type {
   Totals,
   Whence,
 } from "../../core/client/filesystem.ts";
-import { done, lockEnd, renameFlags, xattrFlags } from "../../core/client/filesystem.ts";
+import { done, lockEnd, renameFlags, type VoidListener, xattrFlags } from "../../core/client/filesystem.ts";
 import { E, failed, type Result } from "../../core/errno.ts";
 import {
   accessAclName,
@@ -108,6 +108,9 @@ function setAccessAcl(node: Node, value: Uint8Array, killSetgid: boolean): numbe
 export class MemoryFileSystem implements FileSystem {
   readonly root = 7 * 2 ** 41 + 2;
   readonly readOnly: boolean;
+  /** What the kernel may keep, and whom to tell when it may not any more. */
+  validForMs = 0;
+  listeners: VoidListener[] = [];
   readonly #nodes = new Map<number, Node>();
   readonly #now: () => Time;
   readonly #capacityBlocks: number;
@@ -128,6 +131,18 @@ export class MemoryFileSystem implements FileSystem {
     const root = this.#make(this.root, S.IFDIR | (options.rootMode ?? 0o755), { uid: 0, gid: 0 });
     root.a.nlink = 2;
     root.a.parent = this.root;
+  }
+
+  validityMs(): number {
+    return this.validForMs;
+  }
+
+  nameValidityMs(): number {
+    return this.validForMs;
+  }
+
+  watch(listener: VoidListener): void {
+    this.listeners.push(listener);
   }
 
   /** Opens registered and not released, over all files. */

@@ -24,6 +24,7 @@ import {
   initOut,
   lkIn,
   mkdirIn,
+  noValidity,
   readIn,
   setattrIn,
   setxattrIn,
@@ -162,16 +163,21 @@ Deno.test("encodeAttr() writes negative and large times and sizes", () => {
   assertEquals(view.getUint32(attr.mode, true), 0o100644);
 });
 
-Deno.test("encodeEntry() leaves no validity", () => {
+Deno.test("encodeEntry() says how long name and attributes may be kept", () => {
   const bytes = new Uint8Array(entryOut.sizeof).fill(0xff), view = new DataView(bytes.buffer);
-  encodeEntry(view, 0, attributes.inode, attributes);
+  encodeEntry(view, 0, attributes.inode, attributes, noValidity);
   assertEquals(view.getBigUint64(0, true), BigInt(attributes.inode));
   assertEquals(bytes.subarray(entryOut.entryValid, entryOut.attr), new Uint8Array(24));
+  encodeEntry(view, 0, attributes.inode, attributes, { nameMs: 3_250, attributesMs: 500 });
+  assertEquals(view.getBigUint64(entryOut.entryValid, true), 3n);
+  assertEquals(view.getUint32(entryOut.entryValidNsec, true), 250_000_000);
+  assertEquals(view.getBigUint64(entryOut.attrValid, true), 0n);
+  assertEquals(view.getUint32(entryOut.attrValidNsec, true), 500_000_000);
 });
 
 Deno.test("encodeStatx() carries the birth time and splits the device number", () => {
   const view = new DataView(new ArrayBuffer(statxOut.sizeof));
-  encodeStatx(view, 0, 9, { ...attributes, rdev: 0x12345678 });
+  encodeStatx(view, 0, 9, { ...attributes, rdev: 0x12345678 }, 0);
   assertEquals(view.getBigInt64(statxOut.btime, true), 1600000000n);
   assertEquals(view.getUint32(statxOut.btime + 8, true), 3);
   // new_decode_dev(): major = bits 8..19, minor = bits 0..7 and 20..31.
@@ -181,7 +187,7 @@ Deno.test("encodeStatx() carries the birth time and splits the device number", (
 
 Deno.test("encodeDirent() pads to 8 bytes and clears what was there", () => {
   const target = new FuseRequest(new Uint8Array(fuseBufferBytes).fill(0xee));
-  const entry = { name: utf8("abc"), node: 5, type: 8, cookie: 2 ** 40, attributes: null };
+  const entry = { name: utf8("abc"), node: 5, type: 8, cookie: 2 ** 40, attributes: null, valid: noValidity };
   const length = encodeDirent(target, target.bodyAt, entry, false);
   assertEquals(length, direntBytes(3, false));
   assertEquals(length, 32);
