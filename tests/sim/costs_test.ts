@@ -140,7 +140,7 @@ Deno.test("operations cost the round trips and log writes that the design gives 
   const { made: there } = folder(counted, root, "there", placed(counted, here.inode));
   const { name: inner } = folder(counted, here.inode, "inner", placed(counted, here.inode));
   must(counted.run((fs) => fs.removeDirectory(here.inode, inner)));
-  let file: Attributes, large: Attributes;
+  let file: Attributes, large: Attributes, empty: number;
   const small = new Uint8Array(4096).fill(7), piece = new Uint8Array(megabyte).fill(9);
 
   const costs = async (name: string, expected: Partial<Cost>, task: (fs: FileSystem) => Task<unknown>) => {
@@ -159,16 +159,37 @@ Deno.test("operations cost the round trips and log writes that the design gives 
       must(yield* fs.release(file.inode));
     },
   );
-  await costs("stat of a file by name", { client: { LOOKUP: 1 } }, function* (fs) {
+  await costs("stat of a file by name, just written", { client: { GETATTR: 1 } }, function* (fs) {
     assertEquals(must(yield* fs.lookup(here.inode, utf8("a"))).size, 4096);
   });
-  await costs("fstat", { client: { GETATTR: 1 } }, function* (fs) {
+  await costs("stat and fstat under a lease", {}, function* (fs) {
+    assertEquals(must(yield* fs.lookup(here.inode, utf8("a"))).size, 4096);
     assertEquals(must(yield* fs.getAttributes(file.inode)).size, 4096);
   });
+  await costs(
+    "getattr of a new directory",
+    { client: { MKDIR: 1, GETATTR: 1 }, servers: 1, logWrites: 3 },
+    function* (fs) {
+      const made = must(yield* fs.makeDirectory(here.inode, utf8("empty"), 0o755, caller));
+      empty = must(yield* fs.getAttributes(made.inode)).inode;
+    },
+  );
+  await costs(
+    "create + write 4 KiB + close in a directory known to be empty",
+    { client: { CREATE: 1, WRITE: 1 }, logWrites: 2 },
+    function* (fs) {
+      assertEquals(yield* fs.lookup(empty, utf8("a")), E.NOENT);
+      const made = must(yield* create(fs, empty, "a", true));
+      must(yield* fs.write(made.inode, 0, small, { killSetId: false }));
+      must(yield* fs.release(made.inode));
+      must(yield* fs.getAttributes(empty));
+    },
+  );
   await costs("stat of a directory on another server", { client: { LOOKUP: 1, GETATTR: 1 } }, function* (fs) {
     assertEquals(must(yield* fs.lookup(root, hereName)).inode, here.inode);
   });
-  await costs("open + read 4 KiB + close", { client: { LOOKUP: 1, OPEN: 1, READ: 1 } }, function* (fs) {
+  // Time has passed: the lease on the file has run out.
+  await costs("open + read 4 KiB + close", { client: { GETATTR: 1, OPEN: 1, READ: 1 } }, function* (fs) {
     must(yield* fs.lookup(here.inode, utf8("a")));
     must(yield* fs.open(file.inode, { truncate: false }));
     assertEquals(must(yield* fs.read(file.inode, 0, new Uint8Array(4096))).count, 4096);
@@ -196,9 +217,13 @@ Deno.test("operations cost the round trips and log writes that the design gives 
   await costs("unlink", { client: { UNLINK: 1 }, logWrites: 1 }, function* (fs) {
     must(yield* fs.unlink(here.inode, utf8("c")));
   });
-  await costs("rename to another server", { client: { RENAME: 1 }, servers: 2, logWrites: 6 }, function* (fs) {
-    must(yield* fs.rename(here.inode, utf8("b"), there.inode, utf8("d"), renameFlags.noReplace));
-  });
+  await costs(
+    "rename to another server",
+    { client: { RENAME: 1, RETURN: 1 }, servers: 2, logWrites: 6 },
+    function* (fs) {
+      must(yield* fs.rename(here.inode, utf8("b"), there.inode, utf8("d"), renameFlags.noReplace));
+    },
+  );
   await costs("unlink of a far inode", { client: { UNLINK: 1 }, servers: 1, logWrites: 3 }, function* (fs) {
     must(yield* fs.unlink(there.inode, utf8("d")));
   });
