@@ -85,7 +85,10 @@ export const libc = Deno.dlopen("libc.so.6", {
 // `errno` is a variable of each thread and every Worker loads its own copy of this module, so one view does.
 const errnoView = new Int32Array(Deno.UnsafePointerView.getArrayBuffer(libc.__errno_location()!, 4));
 
-/** Why the last failed call of this thread failed: a positive number. */
+/**
+ * Why the last failed call of this thread failed: a positive number. The runtime's own system calls (its collection of
+ * garbage) may come in between and leave another: whoever acts on it must bear a wrong one, by trying again.
+ */
 export function errno(): number {
   return errnoView[0];
 }

@@ -42,6 +42,9 @@ export const OP = {
 /** Flags of a submission (byte 1 of it), to be or-ed to the operation as `flag << 8`. */
 export const SQE = { FIXED_FILE: 1, IO_LINK: 4, ASYNC: 16, BUFFER_SELECT: 32, CQE_SKIP_SUCCESS: 64 } as const;
 
+/** So often in a row the ring may fail for a reason that errno does not tell. */
+const failuresMax = 16;
+
 /** Flags of a completion. The id of a provided buffer is `flags >>> 16`. */
 export const CQE = { BUFFER: 1, MORE: 2, SOCK_NONEMPTY: 4 } as const;
 
@@ -103,6 +106,8 @@ export class Ring {
   readonly #cqTailAt: number;
   readonly #cqesAt: number;
   readonly #flushEvery: number;
+  /** Calls that failed in a row for no known reason. */
+  #failures = 0;
   // io_uring_getevents_arg and the timespec it points to, in the arena.
   readonly #timespecAt: number;
   readonly #extArg: bigint;
@@ -340,6 +345,7 @@ export class Ring {
     Atomics.store(this.cq, this.#sqTailAt, this.#tail | 0);
     const r = libc.ioUringEnter(sysEnter, this.fd, this.#tail - this.#submitted, wait, flags, arg, argBytes);
     if (r >= 0) {
+      this.#failures = 0;
       this.#submitted += r;
       this.submissions += r;
       return;
@@ -347,6 +353,8 @@ export class Ring {
     const why = errno();
     // Time out, signal, or completions to be reaped first: the caller looks at the completions and comes again.
     if (why === ETIME || why === EINTR || why === EAGAIN || why === EBUSY) return;
+    // Not what this call can fail with, or a failure that stays.
+    if (++this.#failures < failuresMax) return;
     throw systemError("enter", "io_uring", why);
   }
 

@@ -20,6 +20,8 @@ import type { Poll, Reactor } from "../reactor.ts";
 
 const ENOENT = 2, EINTR = 4, EAGAIN = 11, ENODEV = 19, ECONNABORTED = 103;
 
+/** Failed reads in one turn for which there is no reason. */
+const failuresMax = 16;
 /** Requests read before other work of the reactor gets its turn. */
 const readsPerTurnMax = 256;
 
@@ -157,7 +159,7 @@ export class FuseDevice {
 
   #drain(): void {
     const { fd, reactor } = this.#options;
-    for (let reads = 0; reads < readsPerTurnMax; reads++) {
+    for (let reads = 0, failures = 0; reads < readsPerTurnMax; reads++) {
       if (this.#ending !== null) return;
       const slot = this.#free.pop() ?? this.#grow();
       if (slot === null) {
@@ -175,6 +177,8 @@ export class FuseDevice {
       if (why === EAGAIN) return;
       // ENOENT: the request was taken back while it was being read.
       if (why === EINTR || why === ENOENT) continue;
+      // A reason that is none may be another call's: asked again, the device gives its own.
+      if (why !== ENODEV && why !== ECONNABORTED && ++failures < failuresMax) continue;
       this.#end(why === ENODEV ? "unmounted" : why === ECONNABORTED ? "aborted" : errnoText(why));
       return;
     }
