@@ -6,7 +6,9 @@
  * Therefore the names of a directory that this mount has changed lately are not given out at all, and the rest go off this
  * thread. A name only expires: what is mounted on it, or stands in it, stays.
  *
- * The kernel takes a reply over some time after it was written. What was told a moment ago is taken back twice.
+ * The kernel takes a reply over some time after it was written: what it was told a moment ago is taken back again. Only
+ * a name that is looked up anew while the kernel has it, by a program that then gets no processor for milliseconds, may so
+ * outlive its lease; it runs out as the lease would have.
  *
  * @module
  */
@@ -19,8 +21,11 @@ import { encodeInvalEntry, encodeInvalInode } from "./protocol.ts";
 
 /** A directory that the mount changed gives out no names for this time. */
 export const changedMs = 3_000;
-/** A reply is believed to be taken over after this time. */
-const takenOverMs = 50;
+/** A name is believed to be taken over this long after its reply. */
+const takenOverMs = 4;
+/** An inode that the kernel does not have this long after it was told of has been dropped. */
+const lateMs = 50;
+const retryMs = 1;
 /** Names given out at most, in all and of one directory; more are not kept by the kernel. */
 const namesMax = 65_536, namesPerDirectoryMax = 4_096;
 /** Inodes and directories of which it is remembered when they were told of, or changed. */
@@ -106,20 +111,28 @@ export class KernelCache {
   /** A lease has ended. Null: nothing of it is left in the kernel; else a task that ends when that is so. */
   #void(inode: number): Task<void> | null {
     const message = encodeInvalInode(this.#node(inode));
-    this.#notifier.write(message);
-    const given = this.#given.get(inode), toldMs = this.#told.get(inode) ?? -Infinity;
+    const known = this.#notifier.write(message) !== E.NOENT, given = this.#given.get(inode);
+    const toldMs = this.#told.get(inode) ?? -Infinity;
     this.#forget(inode);
-    const fresh = this.#notifier.nowMs() - toldMs < takenOverMs;
-    return given === undefined && !fresh ? null : this.#voidNames(inode, given, fresh ? message : null);
+    // What the kernel knows it compares with what arrives late; of what it does not know yet a reply may be on its way.
+    const coming = !known && this.#notifier.nowMs() - toldMs < lateMs;
+    return given === undefined && !coming ? null : this.#voidSlowly(inode, given, coming ? message : null);
   }
 
-  *#voidNames(inode: number, given: Given | undefined, again: Uint8Array | null): Task<void> {
-    const messages = [...given?.names.values() ?? []].map((name) => encodeInvalEntry(this.#node(inode), name));
+  *#voidSlowly(inode: number, given: Given | undefined, coming: Uint8Array | null): Task<void> {
+    const toldMs = this.#told.get(inode) ?? -Infinity, notifier = this.#notifier;
+    while (coming !== null && notifier.nowMs() - toldMs < lateMs) {
+      yield* wait(notifier.sleep(retryMs));
+      if (notifier.write(coming) !== E.NOENT) coming = null;
+    }
+    if (given === undefined) return;
+    const messages = [...given.names.values()].map((name) => encodeInvalEntry(this.#node(inode), name));
     yield* this.#expire(messages, given);
-    if (again === null) return;
-    yield* wait(this.#notifier.sleep(takenOverMs));
-    this.#notifier.write(again);
-    yield* this.#expire(messages, given);
+    const sinceMs = notifier.nowMs() - toldMs;
+    if (sinceMs < takenOverMs) {
+      yield* wait(notifier.sleep(takenOverMs - sinceMs));
+      yield* this.#expire(messages, given);
+    }
   }
 
   /** Ends when the names are expired, or have run out by themselves. */

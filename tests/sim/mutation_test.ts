@@ -6,6 +6,7 @@
  */
 
 import { assertLessOrEqual } from "@std/assert";
+import { LeaseCache } from "../../core/client/lease_cache.ts";
 import { OpenTable } from "../../core/client/open_table.ts";
 import { Engine } from "../../core/meta/engine.ts";
 import { Intents } from "../../core/meta/intent.ts";
@@ -92,6 +93,8 @@ mutation("requests are executed again while they run", 100, Slots, "begin", () =
 mutation("nobody waits for the claims of sessions after a restart", 100, Opens, "await", () => () => {});
 
 mutation("clients do not claim what they have open", 300, OpenTable, "claims", () => () => []);
+
+mutation("clients go on using what was recalled", 100, LeaseCache, "recalled", () => () => []);
 
 mutation("files end while they are open", 100, Opens, "mayBeOpen", () => () => false);
 
