@@ -94,7 +94,7 @@ function setMode(node: Node, mode: number): void {
 
 /** The access ACL goes with the mode, and is not kept when the mode says it all. errno. */
 function setAccessAcl(node: Node, value: Uint8Array, killSetgid: boolean): number {
-  const acl = decodeAcl(value);
+  const acl = (node.a.mode & S.IFMT) === S.IFLNK ? E.OPNOTSUPP : decodeAcl(value);
   if (failed(acl)) return acl;
   if (acl.length > 0) node.a.mode = node.a.mode & ~0o777 | aclPermissions(acl);
   if (killSetgid) node.a.mode &= ~S.ISGID;

@@ -14,7 +14,9 @@
  */
 
 import { E } from "../../core/errno.ts";
+import { aclPermissions, chmodAcl, inheritAcl, isMinimal } from "../../core/meta/acl.ts";
 import { S } from "../../core/meta/attributes.ts";
+import { aclOf, aclText } from "../core/meta/acls.ts";
 
 /** Bytes of a chunk: reads and writes within chunk 0 are atomic. */
 export const chunkBytes = 1 << 20;
@@ -47,6 +49,9 @@ export type Op =
   | { kind: "listxattr"; inode: number }
   | { kind: "removexattr"; inode: number; name: string }
   | { kind: "fsync"; inode: number };
+
+/** Names of ACLs as extended attributes; their values are text here (tests/core/meta/acls.ts). */
+export const aclNames = { access: "system.posix_acl_access", default: "system.posix_acl_default" } as const;
 
 /** `nlink` that was seen while it was changing: any will do. */
 export const anyNlink = -1;
@@ -131,6 +136,23 @@ function isFile(inode: Inode): boolean {
   return (inode.mode & S.IFMT) === S.IFREG;
 }
 
+/** An inode with another mode, and its access ACL in step. */
+function withMode(inode: Inode, mode: number): Inode {
+  const acl = inode.xattrs.get(aclNames.access);
+  if (acl === undefined) return { ...inode, mode };
+  return { ...inode, mode, xattrs: new Map(inode.xattrs).set(aclNames.access, aclText(chmodAcl(aclOf(acl), mode))) };
+}
+
+/** A new inode with what it inherits of the default ACL of `dir`. */
+function inherited(dir: Inode, made: Inode): Inode {
+  const acl = dir.xattrs.get(aclNames.default);
+  if (acl === undefined || !isDir(made) && !isFile(made)) return made;
+  const { permissions, access } = inheritAcl(aclOf(acl), made.mode), xattrs = new Map(made.xattrs);
+  if (access.length > 0) xattrs.set(aclNames.access, aclText(access));
+  if (isDir(made)) xattrs.set(aclNames.default, acl);
+  return { ...made, mode: made.mode & ~0o777 | permissions, xattrs };
+}
+
 const keys = new WeakMap<Inode, string>();
 
 function keyOf(inode: Inode): string {
@@ -188,11 +210,12 @@ export class State {
     private readonly work: ReadonlyMap<number, number>,
   ) {}
 
-  /** A fresh volume. */
-  static fresh(root: Seen): State {
+  /** A fresh volume; `defaultAcl` is the root's, "" for none. */
+  static fresh(root: Seen, defaultAcl = ""): State {
+    const xattrs = defaultAcl === "" ? noEntries : new Map([[aclNames.default, defaultAcl]]);
     return new State(
       root.inode,
-      new Map([[root.inode, { ...blank, mode: root.mode, nlink: 2, parent: root.inode }]]),
+      new Map([[root.inode, { ...blank, mode: root.mode, nlink: 2, parent: root.inode, xattrs }]]),
       new Set(),
       new Map(),
     );
@@ -349,7 +372,7 @@ export class State {
         );
       case "chmod":
         return this.#onInode(op.inode, step, (inode) => {
-          const next = this.#with([[op.inode, { ...inode, mode: inode.mode & S.IFMT | op.mode }]]);
+          const next = this.#with([[op.inode, withMode(inode, inode.mode & S.IFMT | op.mode)]]);
           return step.succeeded && (step.unknown || next.#sees(op.inode, step.success!.seen)) ? [next] : [];
         });
       case "readdir":
@@ -400,10 +423,10 @@ export class State {
     return named === null ? [] : [named];
   }
 
-  #make(op: Op & { dir: number; name: string }, step: Step, made: Inode): State[] {
+  #make(op: Op & { dir: number; name: string }, step: Step, wanted: Inode): State[] {
     const errors = this.#dirErrors(op.dir);
     if (errors.length > 0) return step.refused(errors, this);
-    const dir = this.inodes.get(op.dir)!;
+    const dir = this.inodes.get(op.dir)!, made = inherited(dir, wanted);
     if (dir.entries.has(op.name)) return step.refused([E.EXIST], this);
     if (!step.succeeded) return [];
     const id = step.success?.seen?.inode ?? -step.serial;
@@ -687,17 +710,29 @@ export class State {
       if (op.kind === "listxattr") {
         return step.succeeded && step.success!.names!.join() === [...inode.xattrs.keys()].sort().join() ? [this] : [];
       }
+      if (op.kind === "setxattr" && op.name === aclNames.access) return this.#setAccessAcl(op, inode, step);
       const value = inode.xattrs.get(op.name);
       const xattrs = new Map(inode.xattrs);
       if (op.kind === "setxattr") {
         if (op.flags === 1 && value !== undefined) return step.refused([E.EXIST], this);
         if (op.flags === 2 && value === undefined) return step.refused([E.NODATA], this);
         xattrs.set(op.name, op.value);
+      } else if (op.kind === "removexattr" && op.name === aclNames.access && value === undefined) {
+        return step.succeeded ? [this] : [];
       } else if (value === undefined) return step.refused([E.NODATA], this);
       else if (op.kind === "getxattr") return step.succeeded && step.success!.text === value ? [this] : [];
       else xattrs.delete(op.name);
       return step.succeeded ? [this.#with([[op.inode, { ...inode, xattrs }]])] : [];
     });
+  }
+
+  #setAccessAcl(op: Op & { kind: "setxattr" }, inode: Inode, step: Step): State[] {
+    if ((inode.mode & S.IFMT) === S.IFLNK) return step.refused([E.OPNOTSUPP], this);
+    if (!step.succeeded) return [];
+    const acl = aclOf(op.value), xattrs = new Map(inode.xattrs);
+    if (isMinimal(acl)) xattrs.delete(op.name);
+    else xattrs.set(op.name, op.value);
+    return [this.#with([[op.inode, { ...inode, mode: inode.mode & ~0o777 | aclPermissions(acl), xattrs }]])];
   }
 
   /** What a client that died held open is released, sooner or later. */

@@ -5,16 +5,18 @@
  * @module
  */
 
+import { encodeAcl } from "../../core/meta/acl.ts";
 import { S } from "../../core/meta/attributes.ts";
 import { type Task, wait } from "../../core/task.ts";
+import { aclOf } from "../core/meta/acls.ts";
 import { Inexplicable, TooHard } from "./checker.ts";
 import { Cluster, type ClusterOptions } from "./cluster.ts";
 import { drawPlan, type Plan, type TroubleKind, Troubles } from "./faults.ts";
 import { check, leftovers } from "./fsck.ts";
-import { chunkBytes, State } from "./model.ts";
+import { aclNames, chunkBytes, State } from "./model.ts";
 import { Random } from "./random.ts";
 import { Actor, Rounds } from "./rounds.ts";
-import { mixes, Pool } from "./workload.ts";
+import { inheritable, mixes, Pool } from "./workload.ts";
 import { SimulationError, World } from "./world.ts";
 
 const clients = 3;
@@ -37,6 +39,8 @@ export interface Scenario {
   operations: number;
   /** The volume is deleted at the end. */
   deletes: boolean;
+  /** The root has a default ACL. */
+  inherits: boolean;
 }
 
 /** What a run was. */
@@ -80,6 +84,7 @@ export function scenarioOf(seed: number): Scenario {
     rounds: random.between(3, 7),
     operations: actors === 1 ? random.between(3, 5) : random.between(2, 3),
     deletes: random.chance(0.2),
+    inherits: random.chance(0.3),
   };
 }
 
@@ -167,7 +172,9 @@ class Run {
   #prepare(): void {
     const { world, scenario, cluster } = this, { fs } = cluster.clients[0];
     const root = fs!.root, pool = new Pool(root);
-    const fresh = State.fresh({ inode: root, mode: S.IFDIR | 0o755, nlink: 2, size: 4096 });
+    const defaultAcl = scenario.inherits ? inheritable : "";
+    if (scenario.inherits) this.#setDefaultAcl();
+    const fresh = State.fresh({ inode: root, mode: S.IFDIR | 0o755, nlink: 2, size: 4096 }, defaultAcl);
     this.rounds = new Rounds(world, fresh, pool, world.random.fork("rounds"));
     for (const client of cluster.clients) {
       for (let i = 0; i < scenario.actors; i++) {
@@ -180,6 +187,14 @@ class Run {
         for (const actor of this.actors) if (actor.client === client.index) actor.kill();
       };
     }
+  }
+
+  /** Everything made below inherits it, on whatever shard. */
+  #setDefaultAcl(): void {
+    const { fs, nodes } = this.cluster.clients[0], name = new TextEncoder().encode(aclNames.default);
+    const set = nodes[0].spawn(fs!.setExtendedAttribute(fs!.root, name, encodeAcl(aclOf(inheritable)), 0));
+    this.world.run(() => set.settled, 120_000, "the default ACL of the root");
+    if (typeof set.value === "number") throw new Error(`setting a default ACL: errno ${set.value}`);
   }
 
   /** Closes what is open, waits for silence, reads everything through every client, and looks at the raw stores. */
@@ -242,7 +257,9 @@ class Run {
         else if (type === S.IFLNK >> 12) yield* rounds.once(actor, { kind: "readlink", inode });
         else yield* this.#readAll(actor, inode);
         yield* rounds.once(actor, { kind: "listxattr", inode });
-        yield* rounds.once(actor, { kind: "getxattr", inode, name: "user.x" });
+        for (const name of ["user.x", aclNames.access, aclNames.default]) {
+          yield* rounds.once(actor, { kind: "getxattr", inode, name });
+        }
       }
     }
   }

@@ -5,12 +5,14 @@
  * @module
  */
 
+import { decodeAcl, encodeAcl } from "../../core/meta/acl.ts";
 import { S } from "../../core/meta/attributes.ts";
 import type { Attributes } from "../../core/meta/attributes.ts";
 import type { Caller, FileSystem } from "../../core/client/filesystem.ts";
 import { E, failed } from "../../core/errno.ts";
 import type { Task } from "../../core/task.ts";
-import { chunkBytes, isReading, type Observed, type Op, pattern, type Seen, type State } from "./model.ts";
+import { aclNames, chunkBytes, isReading, type Observed, type Op, pattern, type Seen, type State } from "./model.ts";
+import { aclOf, aclText } from "../core/meta/acls.ts";
 import type { Random } from "./random.ts";
 
 const user: Caller = { uid: 1000, gid: 1000, pid: 1, umask: 0 };
@@ -22,6 +24,10 @@ const directoriesMax = 4;
 const filesMax = 8;
 /** Bytes of a page of a directory: all names of a run fit. */
 const pageBytes = 65536;
+/** Access ACLs: one that a mode can say among them. */
+const acls = ["u::rwx u:7:r-x g::--- m::r-x o::---", "u::rw- g::r-- g:8:rwx m::rwx o::r--", "u::rw- g::r-- o::r--"];
+/** The root's default ACL, in runs in which there is one. */
+export const inheritable = "u::rwx u:7:rwx g::r-x m::rwx o::r--";
 const encoder = new TextEncoder();
 const decoder = new TextDecoder();
 
@@ -192,10 +198,11 @@ export class Generator {
       case "readdir":
         return { kind, dir };
       case "setxattr":
+        if (random.chance(0.4)) return { kind, inode: any, name: aclNames.access, value: random.pick(acls), flags: 0 };
         return { kind, inode: any, name: "user.x", value: `v${tag}`, flags: random.pick([0, 0, 1, 2]) };
       case "getxattr":
       case "removexattr":
-        return { kind, inode: any, name: "user.x" };
+        return { kind, inode: any, name: random.pick(["user.x", "user.x", aclNames.access]) };
       case "fsync":
       case "read":
       case "write":
@@ -242,6 +249,10 @@ export class Generator {
     ]);
     return { offset: at + random.pick([0, 0, 1, 33]), length };
   }
+}
+
+function isAcl(name: string): boolean {
+  return name === aclNames.access || name === aclNames.default;
 }
 
 function see(attributes: Attributes): { seen: Seen } {
@@ -324,10 +335,16 @@ function* call(fs: FileSystem, op: Op): Task<Observed> {
       const entries = result.map((e): [string, number, number] => [decoder.decode(e.name), e.inode, e.type]);
       return { entries: entries.sort((a, b) => a[0] < b[0] ? -1 : 1) };
     }
-    case "setxattr":
-      return yield* plain(fs.setExtendedAttribute(op.inode, bytes(op.name), bytes(op.value), op.flags));
-    case "getxattr":
-      return yield* text(fs.getExtendedAttribute(op.inode, bytes(op.name)));
+    case "setxattr": {
+      const value = isAcl(op.name) ? encodeAcl(aclOf(op.value)) : bytes(op.value);
+      return yield* plain(fs.setExtendedAttribute(op.inode, bytes(op.name), value, op.flags));
+    }
+    case "getxattr": {
+      if (!isAcl(op.name)) return yield* text(fs.getExtendedAttribute(op.inode, bytes(op.name)));
+      const value = yield* fs.getExtendedAttribute(op.inode, bytes(op.name));
+      const acl = failed(value) ? value : decodeAcl(value);
+      return failed(acl) ? acl : { text: aclText(acl) };
+    }
     case "listxattr": {
       const result = yield* fs.listExtendedAttributes(op.inode);
       return failed(result) ? result : { names: decoder.decode(result).split("\0").filter((n) => n !== "").sort() };
