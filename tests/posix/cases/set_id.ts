@@ -2,7 +2,7 @@
 
 import { assertEquals } from "@std/assert";
 import { alice, bob, both, type Files, kernel, root, staff } from "../case.ts";
-import { O, S } from "../constants.ts";
+import { FALLOC, O, S } from "../constants.ts";
 
 async function modeOf(fs: Files, path = "file"): Promise<string> {
   return ((await fs.stat(path)).mode & 0o7777).toString(8);
@@ -34,6 +34,17 @@ for (const [name, who] of Object.entries({ "another user": bob, "the owner": ali
   kernel(`ftruncate() by ${name} clears setuid and setgid`, async (fs) => {
     await make(fs, 0o6777);
     await (await fs.as(who).open("file", O.RDWR)).ftruncate(3);
+    assertEquals(await modeOf(fs), "777");
+  });
+  kernel(`fallocate() by ${name} clears setuid and setgid`, async (fs) => {
+    await make(fs, 0o6777);
+    await (await fs.as(who).open("file", O.RDWR)).fallocate(0, 0, 10_000);
+    assertEquals(await modeOf(fs), "777");
+  });
+  kernel(`punching a hole by ${name} clears setuid and setgid`, async (fs) => {
+    await make(fs, 0o6777);
+    const file = await fs.as(who).open("file", O.RDWR);
+    await file.fallocate(FALLOC.PUNCH_HOLE | FALLOC.KEEP_SIZE, 0, 4);
     assertEquals(await modeOf(fs), "777");
   });
 }
@@ -84,6 +95,14 @@ both("the sticky bit of a file stays when it is written", async (fs) => {
 both("an append by another user clears setuid and setgid", async (fs) => {
   await make(fs, 0o6777);
   await (await fs.as(bob).open("file", O.WRONLY | O.APPEND)).write("x");
+  assertEquals(await modeOf(fs), "777");
+});
+
+kernel("copy_file_range() by another user clears setuid and setgid of its target", async (fs) => {
+  await make(fs, 0o6777);
+  await fs.writeFile("source", "source", 0o644);
+  const from = await fs.as(bob).open("source", O.RDONLY), to = await fs.as(bob).open("file", O.WRONLY);
+  await from.copyTo(to, { from: 0, to: 0, length: 6 });
   assertEquals(await modeOf(fs), "777");
 });
 
