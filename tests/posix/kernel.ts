@@ -7,6 +7,7 @@
  */
 
 import { errnoText } from "../../ffi/libc.ts";
+import { attempt, type Outcome } from "../cluster/harness.ts";
 import type { Answer, Argument } from "./agent.ts";
 import { agentCommand, AgentProcess } from "./agent_process.ts";
 import {
@@ -656,6 +657,19 @@ export class Kernel implements Files {
   async memfd(): Promise<KernelFile> {
     const { result } = await this.call("memfd_create", ["test", 1]);
     return this.opened(result);
+  }
+
+  /** Runs a program by the shell in the case's folder: exit code 126 when it cannot be executed. */
+  async run(command: string[]): Promise<Outcome> {
+    const { uid, gid, groups } = this.#identity;
+    const ids = [
+      `--reuid=${uid}`,
+      `--regid=${gid}`,
+      groups.length > 0 ? `--groups=${groups.join(",")}` : "--clear-groups",
+    ];
+    // The shell goes to the folder as root: others may not walk there.
+    const script = 'cd "$1"; shift; exec setpriv "$@"';
+    return await attempt(["sh", "-c", script, "sh", this.folder, ...ids, "sh", "-c", '"$@"', "sh", ...command]);
   }
 
   /** Makes each of {@linkcode fileTypes} at `name`; a symbolic link leads nowhere. */
