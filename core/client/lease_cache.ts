@@ -11,7 +11,7 @@
  */
 
 import { E } from "../errno.ts";
-import { type Attributes, isDirectory } from "../meta/attributes.ts";
+import { type Attributes, inodeFlags, isDirectory, S } from "../meta/attributes.ts";
 import type { Call } from "../protocol/call.ts";
 import { leaseBits, leaseHeldMs } from "../protocol/lease.ts";
 import * as m from "../protocol/messages.ts";
@@ -23,6 +23,8 @@ import type { VoidListener } from "./filesystem.ts";
 export const inodesMax = 65_536;
 /** Names known at most, over all directories. */
 export const namesMax = 524_288;
+/** Names of a directory that are asked for in vain before all of them are. */
+const missesMax = 2;
 /** Longer pages of a directory are not remembered: they would push out everything else. */
 const namesPerPageMax = 4_096;
 /** {@linkcode LeaseCache.name} of a name that the directory does not have. */
@@ -37,6 +39,8 @@ interface Held {
   names: Map<string, number> | null;
   /** Every name that the directory has is in `names`. */
   complete: boolean;
+  /** Names that were asked for in vain. */
+  misses: number;
 }
 
 /** See the module's comment. One a session. */
@@ -80,6 +84,16 @@ export class LeaseCache {
     if (inode === unknown) return undefined;
     this.counters.names++;
     return inode;
+  }
+
+  /**
+   * A name was not there. True when it is time to list the directory: somebody looks for, or makes, many names that it
+   * does not have, and to know them all would answer that here.
+   */
+  missed(dir: number): boolean {
+    const held = this.#live(dir);
+    if (held === undefined || held.names === null || held.complete) return false;
+    return ++held.misses === missesMax && (held.attributes?.entries ?? 0) <= namesPerPageMax;
   }
 
   /** As {@linkcode LeaseCache.validityMs}, for a name. */
@@ -128,6 +142,10 @@ export class LeaseCache {
       case m.GETATTRS:
         for (const found of reply.found) if (found !== null) this.#learn(call, leases, found);
         return;
+      case m.WRITE:
+      case m.PUBLISH:
+      case m.APPEND:
+        return this.#written(body.inode, call.replyBody as Written);
       default:
         if (message.mutation && body.inode !== undefined) this.#changed(body.inode);
         this.#repliedToName(call, leases);
@@ -230,6 +248,18 @@ export class LeaseCache {
     };
   }
 
+  /** The session has written a file: what is known follows, if this is the only change since. */
+  #written(inode: number, written: Written): void {
+    const held = this.#held.get(inode), known = held?.attributes ?? null;
+    if (held === undefined || known === null || known.version >= written.version) return;
+    const more = (known.mode & (S.ISUID | S.ISGID)) !== 0 || (known.flags & inodeFlags.capability) !== 0;
+    if (more || known.version + 1 !== written.version) held.attributes = null;
+    else {
+      const { size, blocks, mtime, version } = written;
+      held.attributes = { ...known, size, blocks, mtime, ctime: mtime, version };
+    }
+  }
+
   /** The session has changed an inode: its attributes are not known any more, its names still are. */
   #changed(inode: number): void {
     const held = this.#held.get(inode);
@@ -248,7 +278,7 @@ export class LeaseCache {
     let held = this.#live(inode);
     const untilMs = call.firstSentAtMs + leaseHeldMs;
     if (held === undefined) {
-      held = { untilMs, attributes: null, names: null, complete: false };
+      held = { untilMs, attributes: null, names: null, complete: false, misses: 0 };
       this.#held.set(inode, held);
       if (this.#held.size > inodesMax) this.#drop(this.#held.keys().next().value!);
       return held;
@@ -301,6 +331,8 @@ export class LeaseCache {
     }
   }
 }
+
+type Written = Pick<Attributes, "size" | "blocks" | "mtime" | "version">;
 
 interface Asked {
   inode: number;

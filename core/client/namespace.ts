@@ -9,7 +9,7 @@ import { E, failed, type Result } from "../errno.ts";
 import { type Attributes, S } from "../meta/attributes.ts";
 import { targetBytesMax } from "../meta/layout.ts";
 import { nameErrno } from "../meta/names.ts";
-import { CREATE, LINK, LOOKUP, MKDIR, OPEN, READLINK, RENAME, RMDIR, UNLINK } from "../protocol/messages.ts";
+import { CREATE, LINK, LOOKUP, MKDIR, OPEN, READDIR, READLINK, RENAME, RMDIR, UNLINK } from "../protocol/messages.ts";
 import type { Task } from "../task.ts";
 import { setAttributes } from "./attributes.ts";
 import { type Caller, type CreateOptions, type Done, done, renameFlags } from "./filesystem.ts";
@@ -18,6 +18,8 @@ import { errnoOf, type Volume } from "./volume.ts";
 
 /** A name whose inode is gone when it is asked for is looked up again this often. */
 const lookupsMax = 4;
+/** Longest list of names that is asked for unasked. */
+const listBytes = 256 * 1024;
 const permissionBits = 0o7777;
 const dtReg = S.IFREG >>> 12, dtDir = S.IFDIR >>> 12;
 const none = new Uint8Array(0);
@@ -39,12 +41,23 @@ export function* lookup(volume: Volume, dir: number, name: Uint8Array): Task<Res
   }
   for (let attempt = 0; attempt < lookupsMax; attempt++) {
     const found = yield* volume.ask(LOOKUP, dir, { dir, name });
-    if (failed(found)) return found;
+    if (failed(found)) {
+      if (found === E.NOENT) listAfterMisses(volume, dir);
+      return found;
+    }
     if (found.attributes !== null) return volume.seen(found.attributes);
     const attributes = yield* volume.attributes(found.inode);
     if (!failed(attributes) || !isGone(attributes)) return attributes;
   }
   return E.NOENT;
+}
+
+/** Learns all names of a directory when that will save more. The reply fills the lease cache; nobody waits for it. */
+function listAfterMisses(volume: Volume, dir: number): void {
+  const { leases, runtime } = volume.session;
+  if (!leases.missed(dir)) return;
+  const page = { dir, cookie: 0, limitBytes: listBytes, plus: false };
+  runtime.scheduler.spawn(volume.ask(READDIR, dir, page));
 }
 
 /** The directory above. */

@@ -252,12 +252,14 @@ export const READ_CHUNK = message(
   struct({ inode: u53, chunk: u32, offset: u32, length: u32 }),
   nothing,
 );
+/** What a write has made of its file: fields of the attributes. */
+const written = { size: u53, blocks: u53, mtime: time, version: u53 };
 /** Writes the frame's data within chunk 0, and publishes size and times in the same record. */
 export const WRITE = message(
   36,
   "WRITE",
   struct({ inode: u53, offset: u53, killSetId: bool }),
-  struct({ size: u53, version: u53 }),
+  struct(written),
   true,
 );
 /** Writes the frame's data within a chunk > 0. `blocksDelta`: change of allocated 512-byte units, + 2^31. */
@@ -273,7 +275,7 @@ export const PUBLISH = message(
   38,
   "PUBLISH",
   struct({ inode: u53, gen: u53, size: u53, blocksDelta: u32, servers: array(u32, 256), killSetId: bool }),
-  struct({ size: u53, version: u53 }),
+  struct(written),
   true,
 );
 /** Appends the frame's data at the end of the file. */
@@ -281,7 +283,7 @@ export const APPEND = message(
   39,
   "APPEND",
   struct({ inode: u53, killSetId: bool }),
-  struct({ offset: u53, size: u53 }),
+  struct({ offset: u53, ...written }),
   true,
 );
 /** fallocate on the inode's shard: checks, size, and what concerns chunk 0; punching far chunks is its driver's work. */

@@ -159,7 +159,7 @@ Deno.test("operations cost the round trips and log writes that the design gives 
       must(yield* fs.release(file.inode));
     },
   );
-  await costs("stat of a file by name, just written", { client: { GETATTR: 1 } }, function* (fs) {
+  await costs("stat of a file by name, just written", {}, function* (fs) {
     assertEquals(must(yield* fs.lookup(here.inode, utf8("a"))).size, 4096);
   });
   await costs("stat and fstat under a lease", {}, function* (fs) {

@@ -47,7 +47,7 @@ export function* write(engine: Engine, request: Request): Task<Answer> {
   const answer = yield* writeNear(engine, plan, { inode, offset, data: request.data }, (file) => {
     planDropPrivileges(plan, file, kill);
     plan.attributes(file);
-    return engine.answer(request, plan, { size: file.size, version: file.version });
+    return engine.answer(request, plan, writtenOf(file));
   });
   engine.inodes.release(lock, owner);
   return answer;
@@ -118,6 +118,13 @@ function* writeReserved(
   const answer = publish(now);
   written.done();
   return answer;
+}
+
+/** What the replies to writes say of the file. */
+function writtenOf(
+  { size, blocks, mtime, version }: Attributes,
+): Pick<Attributes, "size" | "blocks" | "mtime" | "version"> {
+  return { size, blocks, mtime, version };
 }
 
 /** The file has at least `end` bytes, and has been written now. */
@@ -200,7 +207,7 @@ function publishNow(engine: Engine, request: Request): Answer {
   extend(engine, file, size);
   planDropPrivileges(plan, file, kill);
   plan.attributes(file);
-  return engine.answer(request, plan, { size: file.size, version: file.version });
+  return engine.answer(request, plan, writtenOf(file));
 }
 
 /** Plans that a file has, or is about to have, far chunks on `servers`. */
@@ -241,7 +248,7 @@ function* appendLocked(engine: Engine, request: Request): Task<Answer> {
     extend(engine, now, end);
     planDropPrivileges(plan, now, kill);
     plan.attributes(now);
-    return engine.answer(request, plan, { offset, size: now.size });
+    return engine.answer(request, plan, { offset, ...writtenOf(now) });
   };
   if (near > 0) return yield* writeNear(engine, plan, { inode, offset, data: data.subarray(0, near) }, finish);
   const now = regularFile(engine, inode);
