@@ -87,17 +87,19 @@ export class Volume {
 
   /** Attributes of an inode: from under a lease, else GETATTR. */
   *attributes(inode: number): Task<Result<Attributes>> {
-    const known = this.session.leases.attributes(inode);
-    if (known !== null) return known;
+    return this.session.leases.attributes(inode) ?? (yield* this.#fetch(inode));
+  }
+
+  *#fetch(inode: number): Task<Result<Attributes>> {
     const body = yield* this.ask(GETATTR, inode, { inode });
     return failed(body) ? body : this.seen(body.attributes);
   }
 
   /** Remembers what a write will need; returns its argument. */
   seen(attributes: Attributes): Attributes {
-    const { inode, gen, volume, flags } = attributes;
+    const { inode } = attributes;
     this.#hints.delete(inode);
-    this.#hints.set(inode, { gen, volume, far: (flags & inodeFlags.far) !== 0 });
+    this.#hints.set(inode, hintOf(attributes));
     if (this.#hints.size > hintsMax) this.forget(this.#hints.keys().next().value!);
     this.noteSize(inode, attributes.size);
     return attributes;
@@ -119,12 +121,17 @@ export class Volume {
   *hint(inode: number): Task<Result<WriteHint>> {
     const known = this.#hints.get(inode);
     if (known !== undefined) return known;
-    const attributes = yield* this.attributes(inode);
-    return failed(attributes) ? attributes : this.#hints.get(inode)!;
+    // Not from under a lease: a server may just have refused what was known.
+    const attributes = yield* this.#fetch(inode);
+    return failed(attributes) ? attributes : hintOf(attributes);
   }
 
   /** What is remembered of an inode is out of date. */
   forget(inode: number): void {
     this.#hints.delete(inode);
   }
+}
+
+function hintOf({ gen, volume, flags }: Attributes): WriteHint {
+  return { gen, volume, far: (flags & inodeFlags.far) !== 0 };
 }
