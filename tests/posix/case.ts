@@ -19,6 +19,7 @@
  *
  * - Every case has a folder of its own, empty, owned by root with mode 0755; paths are relative to it. Nothing has to
  *   be tidied up: files are closed, mappings undone and other processes ended after the case.
+ * - Another case runs at the same time, in a folder of its own: what is told of the whole volume may change meanwhile.
  * - Calls are made by root with umask 0; `fs.as(bob)` is the same process as somebody else. Folders in which somebody
  *   else shall make files need a mode or an owner that permits it.
  * - A call that fails rejects with a {@linkcode CallError}; {@linkcode fails} expects one. Calls of one process are made

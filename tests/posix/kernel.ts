@@ -357,7 +357,14 @@ class Process {
   readonly descriptors = new Set<number>();
   readonly mappings = new Set<Mapping>();
 
-  constructor(readonly agent: AgentProcess, readonly mount: number) {}
+  constructor(
+    readonly agent: AgentProcess,
+    readonly mount: number,
+    /** All processes of the case. */
+    readonly all: Process[],
+  ) {
+    all.push(this);
+  }
 }
 
 /** Files by system calls. Every method is the call of its name, except where it says more. */
@@ -398,11 +405,11 @@ export class Kernel implements Files {
   }
 
   async process(): Promise<Kernel> {
-    return await this.#way.enter(this.name, this.#process.mount);
+    return await this.#way.enter(this.name, this.#process.mount, this.#process.all);
   }
 
   async elsewhere(): Promise<Kernel> {
-    return await this.#way.enter(this.name, this.#process.mount + 1);
+    return await this.#way.enter(this.name, this.#process.mount + 1, this.#process.all);
   }
 
   /** Any system call. Texts are paths; buffers that it writes to come back. */
@@ -704,7 +711,6 @@ export const sharedMap = [PROT.READ | PROT.WRITE, MAP.SHARED] as const;
 /** Cases by system calls on mounted file systems, the same one at each of `mounts`. */
 export class KernelWay implements Way<Kernel> {
   readonly #idle: AgentProcess[] = [];
-  #inUse: Process[] = [];
 
   constructor(
     readonly name: WayName,
@@ -715,16 +721,16 @@ export class KernelWay implements Way<Kernel> {
   ) {}
 
   async begin(folder: string): Promise<{ fs: Kernel; end(): Promise<void> }> {
-    const home = await this.#acquire(0);
+    const all: Process[] = [], home = this.#acquire(0, all);
     const above = new Kernel(this, home, root, "");
     await above.mkdir(`${this.mounts[0]}/${folder}`);
     await above.chdir(`${this.mounts[0]}/${folder}`);
-    return { fs: new Kernel(this, home, root, folder), end: () => this.#end() };
+    return { fs: new Kernel(this, home, root, folder), end: () => this.#end(all) };
   }
 
   /** A further process in a case's folder, by one of the mounts. */
-  async enter(folder: string, mount: number): Promise<Kernel> {
-    const process = await this.#acquire(mount % this.mounts.length);
+  async enter(folder: string, mount: number, all: Process[]): Promise<Kernel> {
+    const process = this.#acquire(mount % this.mounts.length, all);
     const fs = new Kernel(this, process, root, folder);
     await fs.chdir(fs.folder);
     return fs;
@@ -734,18 +740,12 @@ export class KernelWay implements Way<Kernel> {
     await Promise.all(this.#idle.splice(0).map((agent) => agent.end()));
   }
 
-  // deno-lint-ignore require-await
-  async #acquire(mount: number): Promise<Process> {
-    const agent = this.#idle.pop() ?? new AgentProcess(this.command);
-    const process = new Process(agent, mount);
-    this.#inUse.push(process);
-    return process;
+  #acquire(mount: number, all: Process[]): Process {
+    return new Process(this.#idle.pop() ?? new AgentProcess(this.command), mount, all);
   }
 
-  async #end(): Promise<void> {
-    const used = this.#inUse;
-    this.#inUse = [];
-    await Promise.all(used.map((process) => this.#giveBack(process)));
+  async #end(all: Process[]): Promise<void> {
+    await Promise.all(all.map((process) => this.#giveBack(process)));
   }
 
   /** Leaves a process as it was before the case; one that cannot be is ended. */

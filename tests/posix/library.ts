@@ -119,7 +119,11 @@ class Process {
   constructor(
     /** Which of the connections it uses. */
     readonly client: number,
-  ) {}
+    /** All processes of the case. */
+    readonly all: Process[],
+  ) {
+    all.push(this);
+  }
 }
 
 class LibraryFiles implements Files {
@@ -138,11 +142,11 @@ class LibraryFiles implements Files {
   }
 
   process(): Promise<LibraryFiles> {
-    return Promise.resolve(this.#way.enter(this.#process.client, this.folder));
+    return Promise.resolve(this.#way.enter(this.#process.client, this.folder, this.#process.all));
   }
 
   elsewhere(): Promise<LibraryFiles> {
-    return Promise.resolve(this.#way.enter(this.#process.client + 1, this.folder));
+    return Promise.resolve(this.#way.enter(this.#process.client + 1, this.folder, this.#process.all));
   }
 
   async #do<T>(call: string, work: (volume: Volume) => Promise<T>): Promise<T> {
@@ -305,7 +309,6 @@ export class LibraryWay implements Way<Files> {
   readonly #clusters: Cluster[];
   readonly #volumeName: string;
   readonly #volumes = new Map<string, Promise<Volume>>();
-  #inUse: Process[] = [];
 
   private constructor(clusters: Cluster[], volumeName: string) {
     this.#clusters = clusters;
@@ -319,15 +322,14 @@ export class LibraryWay implements Way<Files> {
   }
 
   async begin(folder: string): Promise<{ fs: Files; end(): Promise<void> }> {
-    const fs = this.enter(0, `/${folder}`);
+    const all: Process[] = [], fs = this.enter(0, `/${folder}`, all);
     await (await this.volume(0, root)).mkdir(`/${folder}`, { mode: 0o755 });
-    return { fs, end: () => this.#end() };
+    return { fs, end: () => this.#end(all) };
   }
 
   /** A process of its own in a folder. */
-  enter(client: number, folder: string): LibraryFiles {
-    const process = new Process(client % this.#clusters.length);
-    this.#inUse.push(process);
+  enter(client: number, folder: string, all: Process[]): LibraryFiles {
+    const process = new Process(client % this.#clusters.length, all);
     return new LibraryFiles(this, process, root, folder);
   }
 
@@ -342,10 +344,8 @@ export class LibraryWay implements Way<Files> {
     return opened;
   }
 
-  async #end(): Promise<void> {
-    const used = this.#inUse;
-    this.#inUse = [];
-    await Promise.all(used.flatMap(({ files }) => [...files].map((file) => file.close())));
+  async #end(all: Process[]): Promise<void> {
+    await Promise.all(all.flatMap(({ files }) => [...files].map((file) => file.close())));
   }
 
   async close(): Promise<void> {

@@ -22,18 +22,22 @@ kernel("statfs() tells names of 255 bytes and a block size", async (fs) => {
 });
 
 both("statfs() tells what a large file takes, and what its end gives back", async (fs) => {
-  const size = 4 * 1048576;
+  // Other cases take and give back space meanwhile, but not as much.
+  const size = 24 * 1048576;
   const before = await fs.statfs(".");
   const file = await fs.open("file", O.WRONLY | O.CREAT);
   for (let at = 0; at < size; at += 1048576) await file.pwrite(pattern(1048576, at), at);
   await file.fsync();
   const full = await fs.statfs(".");
-  assert(before.availableBytes - full.availableBytes >= size, `${before.availableBytes - full.availableBytes} bytes`);
+  assert(
+    before.availableBytes - full.availableBytes >= size / 2,
+    `${before.availableBytes - full.availableBytes} bytes`,
+  );
   await file.close();
   await fs.unlink("file");
   for (let round = 0; round < 200; round++) {
     const { availableBytes } = await fs.statfs(".");
-    if (availableBytes - full.availableBytes >= size * 0.9) return;
+    if (availableBytes - full.availableBytes >= size / 2) return;
     await new Promise((done) => setTimeout(done, 50));
   }
   throw new Error("the space was not given back");
