@@ -44,6 +44,7 @@ export const E = {
   OPNOTSUPP: 95,
   TIMEDOUT: 110,
   STALE: 116,
+  CANCELED: 125,
 } as const;
 
 /** A value, or a positive errno. Test with {@linkcode failed}. */

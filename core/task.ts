@@ -70,6 +70,14 @@ export function first<T>(...futures: Future<T>[]): Future<T> {
   return out;
 }
 
+/** A future that settles when one of `futures` does, whatever their values are. */
+export function either<A, B>(a: Future<A>, b: Future<B>): Future<void> {
+  const out = new Future<void>();
+  a.listen(() => out.resolve());
+  b.listen(() => out.resolve());
+  return out;
+}
+
 /** Most steps one {@linkcode Scheduler.run} takes before it lets its reactor look at the kernel again. */
 const stepsPerRunMax = 4096;
 

@@ -193,7 +193,7 @@ export interface FileSystem {
   listExtendedAttributes(inode: number): Task<Result<Uint8Array>>;
   removeExtendedAttribute(inode: number, name: Uint8Array): Task<Done>;
 
-  /** The first lock that would block `lock`, or an unlock when none does. */
+  /** The first lock that would block `lock`, or an unlock when none does; `pid` 0: it belongs to another client. */
   testLock(inode: number, lock: Lock): Task<Result<Lock>>;
   /** Sets, converts or removes a lock. With `block` waits until granted or until `cancel` settles (EINTR). */
   setLock(inode: number, lock: Lock, block: boolean, cancel: Future<void>): Task<Done>;

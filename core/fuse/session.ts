@@ -161,6 +161,8 @@ interface HeldLock {
   flock: boolean;
   ownerLow: number;
   ownerHigh: number;
+  /** The open file it was asked for through last. */
+  handle: number;
 }
 
 /** What the session tells of the mount. */
@@ -646,9 +648,7 @@ export class FuseSession {
     if ((request.u32(releaseIn.releaseFlags) & FUSE_RELEASE_FLOCK_UNLOCK) !== 0) {
       yield* this.#dropLocks(inode, true, request, releaseIn.lockOwner);
     }
-    // Locks of an open file description (F_OFD_SETLK) belong to an owner whose close the kernel never mentions: they go
-    // with the last open of the file.
-    if (this.#locks.has(inode) && !this.#handles.includes(inode)) yield* this.#dropAllLocks(inode);
+    yield* this.#dropLocksOf(inode, handle);
     return done(request, yield* this.fileSystem.release(inode));
   }
 
@@ -666,6 +666,21 @@ export class FuseSession {
     if (!owners.delete(key)) return 0;
     if (owners.size === 0) this.#locks.delete(inode);
     return yield* this.fileSystem.dropLocks(inode, flock, ownerLow, ownerHigh);
+  }
+
+  /**
+   * Locks of an open file description (F_OFD_SETLK) belong to an owner whose close the kernel never mentions. A process
+   * that has locked through this one has closed it before, so what is left are the description's own.
+   */
+  *#dropLocksOf(inode: number, handle: number): Task<void> {
+    const owners = this.#locks.get(inode);
+    if (owners === undefined) return;
+    for (const [key, held] of [...owners]) {
+      if (held.handle !== handle) continue;
+      owners.delete(key);
+      yield* this.fileSystem.dropLocks(inode, held.flock, held.ownerLow, held.ownerHigh);
+    }
+    if (owners.size === 0 && this.#locks.get(inode) === owners) this.#locks.delete(inode);
   }
 
   /** Drops what any owner holds on an inode; stops at the first EIO. */
@@ -837,7 +852,7 @@ export class FuseSession {
   *#setlk(request: FuseRequest, cancel: Future<void> | null): Task<number> {
     const lock = decodeLock(request), inode = this.#inode(request.nodeid);
     if (failed(lock)) return request.fail(lock);
-    this.#noteLock(inode, lock);
+    this.#noteLock(inode, lock, request.u64(lkIn.fh));
     const outcome = yield* this.fileSystem.setLock(inode, lock, cancel !== null, cancel ?? new Future<void>());
     // Granted while the mount went away: nobody else would drop it.
     if (this.#closed) yield* this.fileSystem.dropLocks(inode, lock.flock, lock.ownerLow, lock.ownerHigh);
@@ -855,7 +870,7 @@ export class FuseSession {
   }
 
   /** Remembers the owner before the lock is asked for: a close that comes meanwhile must drop it. */
-  #noteLock(inode: number, lock: Lock): void {
+  #noteLock(inode: number, lock: Lock, handle: number): void {
     const key = lockKey(lock.flock, lock.ownerLow, lock.ownerHigh);
     const owners = this.#locks.get(inode);
     if (lock.type === "unlock") {
@@ -863,7 +878,7 @@ export class FuseSession {
       if (owners.size === 0) this.#locks.delete(inode);
       return;
     }
-    const held = { flock: lock.flock, ownerLow: lock.ownerLow, ownerHigh: lock.ownerHigh };
+    const held = { flock: lock.flock, ownerLow: lock.ownerLow, ownerHigh: lock.ownerHigh, handle };
     if (owners === undefined) this.#locks.set(inode, new Map([[key, held]]));
     else owners.set(key, held);
   }

@@ -311,20 +311,25 @@ export const SETXATTR = message(49, "SETXATTR", struct({ inode: u53, name, value
 export const LISTXATTR = message(50, "LISTXATTR", inodeOnly, struct({ names: bytes }));
 export const REMOVEXATTR = message(51, "REMOVEXATTR", struct({ inode: u53, name }), nothing, true);
 
-export const TESTLOCK = message(56, "TESTLOCK", struct({ inode: u53, lock }), struct({ lock }));
+/** The lock that blocks, of any session, and whose it is; `lock` as an unlock when nothing does. */
+export const TESTLOCK = message(56, "TESTLOCK", struct({ inode: u53, lock }), struct({ lock, session: u53 }));
 /**
  * Sets or removes a lock. `ticket` 0: EAGAIN when it conflicts. Else it waits: answer EAGAIN now, a GRANTED push with
  * the ticket later. Asking again for what one holds, or waits for with the same ticket, is harmless. EDEADLK.
+ *
+ * `order` in this and the next two ascends in a session; of one owner on one inode only one is under way at a time. What
+ * comes after a higher one is a late duplicate, or was given up: it has no effect (ECANCELED).
  */
-export const SETLOCK = message(57, "SETLOCK", struct({ inode: u53, lock, ticket: u53 }), nothing);
-/** Ends a wait. `granted` true: it had been granted in the meantime. */
-export const CANCELLOCK = message(58, "CANCELLOCK", struct({ inode: u53, ticket: u53 }), struct({ granted: bool }));
-export const DROPLOCKS = message(
-  59,
-  "DROPLOCKS",
-  struct({ inode: u53, flock: bool, ownerLow: u32, ownerHigh: u32 }),
-  nothing,
+export const SETLOCK = message(57, "SETLOCK", struct({ inode: u53, lock, ticket: u53, order: u53 }), nothing);
+/** Ends a wait of the owner of `lock`. `granted` true: it had been granted in the meantime, or is not known here. */
+export const CANCELLOCK = message(
+  58,
+  "CANCELLOCK",
+  struct({ inode: u53, lock, ticket: u53, order: u53 }),
+  struct({ granted: bool }),
 );
+/** Drops everything that the owner of `lock` holds of that kind on the inode. */
+export const DROPLOCKS = message(59, "DROPLOCKS", struct({ inode: u53, lock, order: u53 }), nothing);
 /** Push from a server (frameFlags.push, no answer): a waiting lock is granted. */
 export const GRANTED = message(60, "GRANTED", struct({ inode: u53, ticket: u53 }), nothing);
 
@@ -332,6 +337,16 @@ export const GRANTED = message(60, "GRANTED", struct({ inode: u53, ticket: u53 }
 export const RECALL = message(61, "RECALL", struct({ inode: u53, grant: u53 }), nothing);
 /** Store message: the session no longer uses what it knew of an inode. `grant` of the recall: a late duplicate ends no newer lease. */
 export const RETURN = message(62, "RETURN", struct({ inode: u53, grant: u53 }), nothing);
+const lockOwner = struct({ session: u53, ownerLow: u32, ownerHigh: u32 });
+/** Store message between servers: for which fcntl locks these owners wait in this store, and who keeps them waiting. */
+export const LOCK_WAITS = message(
+  63,
+  "LOCK_WAITS",
+  struct({ owners: array(lockOwner, 1024) }),
+  struct({
+    waits: array(struct({ owner: lockOwner, inode: u53, ticket: u53, blockers: array(lockOwner, 4096) }), 4096),
+  }),
+);
 
 /** Store message. */
 export const STATFS = message(

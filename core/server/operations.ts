@@ -13,7 +13,7 @@ import { repair, scan, shardStatus, statfs, verifyChunk } from "../meta/ops/admi
 import { cut, fallocate } from "../meta/ops/allocate.ts";
 import { create } from "../meta/ops/create.ts";
 import { fsync, syncStore, syncUpward } from "../meta/ops/fsync.ts";
-import { cancellock, droplocks, setlock, testlock } from "../meta/ops/locks.ts";
+import { cancellock, droplocks, lockWaits, setlock, testlock } from "../meta/ops/locks.ts";
 import { getattr, getattrs, lookup, readdir, readlink } from "../meta/ops/lookup.ts";
 import { mkdir } from "../meta/ops/mkdir.ts";
 import { open, release } from "../meta/ops/open.ts";
@@ -92,6 +92,7 @@ on(m.RETURN, "store", (engine, request) => {
   engine.leases.returned({ inode, grant, session: request.head.session });
   return { status: 0, body: {} };
 });
+on(m.LOCK_WAITS, "store", lockWaits);
 on(m.STATFS, "store", statfs);
 on(m.STEP, "shard", step);
 on(m.LOWEST, "store", (engine, request) => {

@@ -204,8 +204,10 @@ export class FakeCluster {
       case "STATFS":
         return { body: { usedBytes: 1000, inodes: 7, freeBytes: 1e6, totalBytes: 2e6 } };
       case "TESTLOCK": {
-        const blocker = this.#lockList(body.inode).conflict({ ...body.lock, session: asked.head.session });
-        return { body: { lock: blocker ?? { ...body.lock, type: lockType.unlock } } };
+        const { session } = asked.head, blocker = this.#lockList(body.inode).conflict({ ...body.lock, session });
+        return {
+          body: { lock: blocker ?? { ...body.lock, type: lockType.unlock }, session: blocker?.session ?? session },
+        };
       }
       case "SETLOCK":
         return this.#setLock(asked);
@@ -215,9 +217,7 @@ export class FakeCluster {
         return { body: { granted: at < 0 } };
       }
       case "DROPLOCKS": {
-        const { flock, ownerLow, ownerHigh } = body;
-        const like = { flock, ownerLow, ownerHigh, type: 2, pid: 0, start: 0n, end: 0n, session: asked.head.session };
-        this.#lockList(body.inode).release(like);
+        this.#lockList(body.inode).release({ ...body.lock, session: asked.head.session });
         this.#wake();
         return {};
       }

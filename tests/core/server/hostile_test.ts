@@ -90,10 +90,10 @@ Deno.test("StoreServer takes locks only of known types and ranges", () => {
   const c = new Cluster(), inode = c.create(c.root, "f").inode;
   const lock = { flock: false, type: 1, ownerLow: 1, ownerHigh: 0, pid: 1, start: 0n, end: 9n };
   for (const bad of [{ type: 3 }, { type: 255 }, { start: 10n, end: 9n }]) {
-    assertEquals(c.call(m.SETLOCK, inode, { inode, lock: { ...lock, ...bad }, ticket: 0 }).status, E.INVAL);
+    assertEquals(c.call(m.SETLOCK, inode, { inode, lock: { ...lock, ...bad }, ticket: 0, order: 1 }).status, E.INVAL);
     assertEquals(c.call(m.TESTLOCK, inode, { inode, lock: { ...lock, ...bad } }).status, E.INVAL);
   }
-  assertEquals(c.call(m.SETLOCK, inode, { inode, lock, ticket: 0 }).status, 0);
+  assertEquals(c.call(m.SETLOCK, inode, { inode, lock, ticket: 0, order: 2 }).status, 0);
 });
 
 Deno.test("StoreServer survives publications of servers that are not in the map", () => {
