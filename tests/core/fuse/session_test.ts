@@ -491,6 +491,22 @@ Deno.test("RELEASE drops the flock of the description that took it", () => {
   assertEquals(harness.fileSystem.locks, 0);
 });
 
+Deno.test("RELEASE drops what the description itself has locked (F_OFD_SETLK), and nothing else", () => {
+  const harness = new Harness();
+  const { node, fh } = create(harness, "a");
+  const second = harness.ask("OPEN", { nodeid: node }, struct(8, {})).view.getBigUint64(0, true);
+  const lock = (through: bigint, owner: bigint, start: bigint) => {
+    const fields = { [lkIn.fh]: through, [lkIn.owner]: owner, [lkIn.start]: start, [lkIn.end]: start + 9n };
+    return harness.ask("SETLK", { nodeid: node }, lockBody(LK.WRLCK, fields)).errno;
+  };
+  assertEquals([lock(fh, 1n, 0n), lock(second, 2n, 10n)], [0, 0]);
+  assertEquals(release(harness, node, fh).errno, 0);
+  assertEquals(harness.fileSystem.locks, 1);
+  assertEquals(lock(second, 3n, 0n), 0);
+  assertEquals(release(harness, node, second).errno, 0);
+  assertEquals(harness.fileSystem.locks, 0);
+});
+
 Deno.test("SETLKW waits until the lock is free, INTERRUPT ends the wait with EINTR", () => {
   const harness = new Harness();
   const { node } = create(harness, "a");

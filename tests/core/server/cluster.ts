@@ -5,6 +5,8 @@
  */
 
 import { assertEquals } from "@std/assert";
+import { ClientSession } from "../../../core/client/session.ts";
+import { VolumeClient } from "../../../core/client/volume_client.ts";
 import { S } from "../../../core/meta/attributes.ts";
 import { shardOf } from "../../../core/meta/layout.ts";
 import { type ClusterMap, rank, rootInode, serverState, volumeState } from "../../../core/placement/map.ts";
@@ -75,6 +77,14 @@ export class Cluster {
       kind: m.peerKind.client,
       session: 10,
     });
+  }
+
+  /** A whole client with a session of its own (10 to 13), on a node of its own. */
+  newClient(session: number): { node: Node; volume: VolumeClient } {
+    const node = this.world.node(`client ${session}`);
+    const maps = this.#holder(node);
+    const own = new ClientSession({ runtime: node, network: node, maps, secret: bytes("secret"), session });
+    return { node, volume: new VolumeClient(own, { volumeId: 1 }) };
   }
 
   /** Gives everybody a new map. */
