@@ -2,8 +2,9 @@
  * Bytes of files. Chunk 0 lives with the inode and is read and written there, size and all, in one request. Chunks
  * > 0 are read and written on their own shards, many at a time, straight from and into the program's buffer.
  *
- * Two rules keep a reader from seeing zeros that no program wrote: a writer publishes the size after the data is there,
- * and a reader that finds a chunk short of the size, or asked for it before it knew of that size, reads it again.
+ * Three rules keep a reader from seeing zeros that no program wrote: a writer publishes the size after the data is there;
+ * a reader that finds a chunk short of the size, or asked for it before it knew of that size, reads it again; and one that
+ * finds a chunk cut by a truncation that its size knows nothing of starts over.
  *
  * @module
  */
@@ -22,7 +23,10 @@ import { errnoOf, parallelMax, type Volume, type WriteHint } from "./volume.ts";
 export const chunkBytes = dataBytesMax;
 /** A longer write is done in steps of this size, each published. */
 const writeStepBytes = 64 * chunkBytes;
-/** Truncations that may come between a write's data and its size before the write is given up with EIO. */
+/**
+ * Truncations that may come between data and size: of a write, before it is given up with EIO; of a read, before it
+ * takes the size of one and the bytes of another.
+ */
 const staleMax = 16;
 const blocksDeltaMax = 2 ** 32 - 1;
 
@@ -61,59 +65,100 @@ export function* read(
   if (!isOffset(offset)) return E.INVAL;
   const length = Math.min(into.length, fileBytesMax - offset);
   if (length <= 0) return { count: 0 };
-  const near = Math.max(0, Math.min(length, chunkBytes - offset));
-  if (near === length) return yield* readNear(volume, inode, offset, into.subarray(0, length));
+  const wanted = into.subarray(0, length);
+  if (offset + length <= chunkBytes) return yield* readNear(volume, inode, offset, wanted);
+  for (let attempt = 0, gen = 0;; attempt++) {
+    const read = yield* readFar(volume, { inode, offset, into: wanted, gen });
+    if (failed(read)) return read;
+    if (read.floor <= read.gen || attempt >= staleMax) return { count: read.count };
+    gen = read.floor;
+  }
+}
+
+/** A read that reaches beyond chunk 0. */
+interface FarRead {
+  inode: number;
+  offset: number;
+  into: Uint8Array;
+  /** A truncation with this gen has come to chunks of the file: the size is to be of no older one. */
+  gen: number;
+}
+
+/** What a far read found. Size and bytes belong together when `floor` is not above `gen`. */
+interface FarBytes {
+  count: number;
+  /** Gen of the file's size. */
+  gen: number;
+  /** Gen of the last truncation that a chunk has seen. */
+  floor: number;
+}
+
+function* readFar(volume: Volume, read: FarRead): Task<Result<FarBytes>> {
+  const { inode, offset, into } = read, { length } = into, near = Math.max(0, chunkBytes - offset);
   const far = pieces(offset + near, length - near).map((piece) => ({ ...piece, at: piece.at + near }));
+  const found = { count: 0, gen: 0, floor: 0 };
   let nearCount = 0, size = 0;
   // Chunks asked for now hold all that a file of this size has: what a size seen later adds may have come after.
-  const sizeBefore = volume.sizeSeen(inode);
+  const before = volume.sizeSeen(inode);
   const lengths = yield* inParallel(volume.session.runtime.scheduler, far.length + 1, parallelMax, function* (i) {
-    if (i > 0) return yield* readPiece(volume, inode, far[i - 1], into);
-    const body = { inode, offset: near > 0 ? offset : 0, length: near };
+    if (i > 0) return yield* readPiece(volume, inode, far[i - 1], into, found);
+    const body = { inode, offset: near > 0 ? offset : 0, length: near, gen: read.gen };
     const reply = yield* volume.reply(READ, inode, body, { into: into.subarray(0, near) });
-    if (reply.status === 0) size = reply.body!.size, nearCount = reply.dataLength;
+    if (reply.status === 0) ({ size, gen: found.gen } = reply.body!), nearCount = reply.dataLength;
     return reply.status === 0 ? reply.dataLength : -errnoOf(reply.status);
   });
   const bad = lengths.find((one) => one < 0);
   if (bad !== undefined) return -bad;
-  const count = Math.max(0, Math.min(size - offset, length));
-  into.fill(0, Math.min(nearCount, count), Math.min(near, count));
-  volume.noteSize(inode, size);
-  const sure = lengths.slice(1).map((read, i) => Math.min(read, Math.max(0, sizeBefore - offset - far[i].at)));
-  const errno = yield* completePieces(volume, inode, far, sure, into.subarray(0, count));
-  return errno === 0 ? { count } : errno;
+  found.count = Math.max(0, Math.min(size - offset, length));
+  into.fill(0, Math.min(nearCount, found.count), Math.min(near, found.count));
+  volume.noteSize(inode, size, found.gen);
+  if (found.floor > found.gen) return found;
+  const sizeBefore = before?.gen === found.gen ? before.size : 0;
+  const sure = lengths.slice(1).map((one, i) => Math.min(one, Math.max(0, sizeBefore - offset - far[i].at)));
+  const errno = yield* completePieces(volume, read, far, { lengths: sure, found });
+  return errno === 0 ? found : errno;
 }
 
 function* readNear(volume: Volume, inode: number, offset: number, into: Uint8Array): Task<Result<{ count: number }>> {
-  const reply = yield* volume.reply(READ, inode, { inode, offset, length: into.length }, { into });
+  const reply = yield* volume.reply(READ, inode, { inode, offset, length: into.length, gen: 0 }, { into });
   if (reply.status !== 0) return errnoOf(reply.status);
   const count = Math.max(0, Math.min(reply.body!.size - offset, into.length));
   if (reply.dataLength < count) into.fill(0, reply.dataLength, count);
   return { count };
 }
 
-/** Bytes read, or a negative errno. */
-function* readPiece(volume: Volume, inode: number, piece: Piece, into: Uint8Array): Task<number> {
+/** Bytes read, or a negative errno; raises `found.floor`. */
+function* readPiece(
+  volume: Volume,
+  inode: number,
+  piece: Piece,
+  into: Uint8Array,
+  found: { floor: number },
+): Task<number> {
   const { chunk, within, at, length } = piece, { caller, maps } = volume.session;
   const shard = chunkShard(inode, chunk, maps.current.shards);
   const options = { into: into.subarray(at, at + length) };
   const reply = yield* caller.call(READ_CHUNK, { shard }, { inode, chunk, offset: within, length }, options);
-  return reply.status === 0 ? reply.dataLength : -errnoOf(reply.status);
+  if (reply.status !== 0) return -errnoOf(reply.status);
+  found.floor = Math.max(found.floor, reply.body!.floor);
+  return reply.dataLength;
 }
 
-/** Reads again what was not sure to reach the size, and zeroes what still does not: a hole. `lengths`: sure bytes. errno. */
+/**
+ * Reads again what was not sure to reach the size, and zeroes what still does not: a hole. `lengths`: sure bytes of each
+ * piece. errno.
+ */
 function* completePieces(
   volume: Volume,
-  inode: number,
+  { inode, into }: FarRead,
   far: Piece[],
-  lengths: number[],
-  into: Uint8Array,
+  { lengths, found }: { lengths: number[]; found: FarBytes },
 ): Task<number> {
-  const wanted = far.map((piece) => Math.min(piece.length, into.length - piece.at));
+  const wanted = far.map((piece) => Math.min(piece.length, found.count - piece.at));
   const short = far.map((_, i) => i).filter((i) => lengths[i] < wanted[i]);
   if (short.length === 0) return 0;
   const again = yield* inParallel(volume.session.runtime.scheduler, short.length, parallelMax, (i) => {
-    return readPiece(volume, inode, { ...far[short[i]], length: wanted[short[i]] }, into);
+    return readPiece(volume, inode, { ...far[short[i]], length: wanted[short[i]] }, into, found);
   });
   const bad = again.find((one) => one < 0);
   if (bad !== undefined) return -bad;
@@ -171,9 +216,7 @@ function* writeStep(volume: Volume, step: Step): Task<number> {
 function* writeNear(volume: Volume, step: Step, near: number): Task<number> {
   const { inode, offset, killSetId } = step;
   const reply = yield* volume.reply(WRITE, inode, { inode, offset, killSetId }, { data: step.data.subarray(0, near) });
-  if (reply.status !== 0) return errnoOf(reply.status);
-  volume.noteSize(inode, reply.body!.size);
-  return 0;
+  return reply.status === 0 ? 0 : errnoOf(reply.status);
 }
 
 function* writeWithHint(volume: Volume, step: Step, near: number, hint: WriteHint): Task<number> {
@@ -194,7 +237,7 @@ function* writeWithHint(volume: Volume, step: Step, near: number, hint: WriteHin
   // A truncation is under way, or over: a publication is answered when it is over, so that the next try fares better.
   if (far.servers.length === 0 && far.status !== status.staleGen) return far.status;
   const published = yield* volume.reply(PUBLISH, inode, { ...publish, size });
-  if (published.status === 0) volume.noteSize(inode, published.body!.size);
+  if (published.status === 0) volume.noteSize(inode, published.body!.size, hint.gen);
   return far.status === 0 ? published.status : far.status;
 }
 
@@ -250,7 +293,6 @@ export function* append(
     const piece = data.subarray(at, at + dataBytesMax);
     const reply = yield* volume.ask(APPEND, inode, { inode, killSetId: options.killSetId }, { data: piece });
     if (failed(reply)) return reply;
-    volume.noteSize(inode, reply.size);
     if (first < 0) first = reply.offset;
   }
   return { offset: first };

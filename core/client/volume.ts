@@ -41,7 +41,7 @@ export class Volume {
   readonly root: number;
   #readOnly: boolean;
   #hints = new Map<number, WriteHint>();
-  #sizes = new Map<number, number>();
+  #sizes = new Map<number, { size: number; gen: number }>();
 
   constructor(session: ClientSession, id: number, readOnly: boolean) {
     this.session = session;
@@ -101,19 +101,19 @@ export class Volume {
     this.#hints.delete(inode);
     this.#hints.set(inode, hintOf(attributes));
     if (this.#hints.size > hintsMax) this.forget(this.#hints.keys().next().value!);
-    this.noteSize(inode, attributes.size);
+    this.noteSize(inode, attributes.size, attributes.gen);
     return attributes;
   }
 
-  /** The size that an answer gave last; 0 when none did. */
-  sizeSeen(inode: number): number {
-    return this.#sizes.get(inode) ?? 0;
+  /** The size that an answer gave last, and its gen; null when none did. */
+  sizeSeen(inode: number): { size: number; gen: number } | null {
+    return this.#sizes.get(inode) ?? null;
   }
 
   /** An answer has given a file's size. */
-  noteSize(inode: number, size: number): void {
+  noteSize(inode: number, size: number, gen: number): void {
     this.#sizes.delete(inode);
-    this.#sizes.set(inode, size);
+    this.#sizes.set(inode, { size, gen });
     if (this.#sizes.size > hintsMax) this.#sizes.delete(this.#sizes.keys().next().value!);
   }
 

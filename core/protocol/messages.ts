@@ -238,19 +238,25 @@ export const RELEASE = message(
   struct({ closes: array(struct({ inode: u53, openId: u53 }), 4096) }),
   nothing,
 );
-/** Reads within chunk 0. The data is short only where the file ends; `size` and `version` as of the read. */
+/**
+ * Reads within chunk 0. The data is short only where the file ends; `size`, `version` and `gen` as of the read. It waits
+ * for a truncation under way that leads to the `gen` asked for (0: to any).
+ */
 export const READ = message(
   34,
   "READ",
-  struct({ inode: u53, offset: u53, length: u32 }),
-  struct({ size: u53, version: u53 }),
+  struct({ inode: u53, offset: u53, length: u32, gen: u53 }),
+  struct({ size: u53, version: u53, gen: u53 }),
 );
-/** Reads within a chunk > 0, on its shard. Data short = zeros follow. */
+/**
+ * Reads within a chunk > 0, on its shard. Data short = zeros follow. `floor`: the gen of the last truncation that has
+ * come here; a size of an older gen is not the size of these bytes.
+ */
 export const READ_CHUNK = message(
   35,
   "READ_CHUNK",
   struct({ inode: u53, chunk: u32, offset: u32, length: u32 }),
-  nothing,
+  struct({ floor: u53 }),
 );
 /** What a write has made of its file: fields of the attributes. */
 const written = { size: u53, blocks: u53, mtime: time, version: u53 };

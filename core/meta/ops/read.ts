@@ -12,6 +12,7 @@ import type { Task } from "../../task.ts";
 import { type Attributes, isRegular } from "../attributes.ts";
 import { type Answer, answerErrno, type Engine, type Request } from "../engine.ts";
 import { chunkKey, inodeKey, keyNumber, kind } from "../layout.ts";
+import { floorOf } from "./write.ts";
 
 /** `offset` in SEEK_CHUNK's answer when the chunk has no such place. */
 export const noOffset = 0xffffffff;
@@ -20,7 +21,21 @@ const attemptsMax = 8;
 
 /** READ. EISDIR is the client's; EINVAL for what is no regular file. */
 export function read(engine: Engine, request: Request): Answer | Task<Answer> {
+  const { inode, gen } = request.body;
+  if (gen > 0 && engine.inodes.held(String(inode))) return readLater(engine, request);
   return readFrom(engine, request, 0);
+}
+
+/** Waits for a truncation that has come to far chunks and not to the size yet. */
+function* readLater(engine: Engine, request: Request): Task<Answer> {
+  const { inode, gen } = request.body;
+  for (let attempt = 0; attempt < attemptsMax; attempt++) {
+    const file = engine.inode(inode);
+    if (failed(file) || file.gen >= gen) break;
+    yield* engine.inodes.settled(String(inode));
+  }
+  const answer = readFrom(engine, request, 0);
+  return "status" in answer ? answer : yield* answer;
 }
 
 function readFrom(engine: Engine, request: Request, attempt: number): Answer | Task<Answer> {
@@ -29,7 +44,7 @@ function readFrom(engine: Engine, request: Request, attempt: number): Answer | T
   if (failed(file)) return answerErrno(file);
   if (!isRegular(file.mode) || length > dataBytesMax) return answerErrno(E.INVAL);
   const count = Math.max(0, Math.min(length, Math.min(file.size, chunkBytesMax) - offset));
-  const body = { size: file.size, version: file.version };
+  const body = { size: file.size, version: file.version, gen: file.gen };
   if (count === 0) return { status: 0, body };
   const inline = engine.store.get(inodeKey(request.head.shard, kind.data, inode));
   if (inline !== undefined) {
@@ -58,7 +73,7 @@ function* readChunkZero(
   const now = errno === 0 ? engine.inode(inode) : errno;
   if (!failed(now) && now.size >= offset + count && (now.version === file.version || attempt >= attemptsMax)) {
     const sent = () => engine.store.container.release(buffer);
-    return { status: 0, body: { size: file.size, version: file.version }, data: into, sent };
+    return { status: 0, body: { size: file.size, version: file.version, gen: file.gen }, data: into, sent };
   }
   engine.store.container.release(buffer);
   if (failed(now)) return answerErrno(now);
@@ -70,11 +85,13 @@ function* readChunkZero(
 export function* readChunk(engine: Engine, request: Request): Task<Answer> {
   const { inode, chunk, offset, length } = request.body, shard = request.head.shard;
   if (chunk === 0 || length === 0 || offset + length > chunkBytesMax) return answerErrno(E.INVAL);
-  if (engine.store.get(chunkKey(shard, inode, chunk)) === undefined) return { status: 0, body: {} };
+  const body = () => ({ floor: floorOf(engine, shard, inode) });
+  if (engine.store.get(chunkKey(shard, inode, chunk)) === undefined) return { status: 0, body: body() };
   const buffer = engine.store.container.allocate(length), into = buffer.subarray(0, length);
   const errno = yield* engine.chunks.read({ shard, inode, chunk, offset, length }, into);
   const sent = () => engine.store.container.release(buffer);
-  if (errno === 0) return { status: 0, body: {}, data: into, sent };
+  // The floor as of now: a cut that has come to the bytes has raised it before.
+  if (errno === 0) return { status: 0, body: body(), data: into, sent };
   sent();
   return answerErrno(errno);
 }

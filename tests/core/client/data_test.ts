@@ -105,10 +105,46 @@ Deno.test("read() reads a short chunk again after it has seen the size", () => {
     first = false;
     // The chunk is read before a writer's data is there; the size that comes back is from after it.
     c.nodes.get(file.inode)!.chunks.set(1, data);
-    return {};
+    return { body: { floor: 0 } };
   };
   assertEquals(read(c, file.inode, 0, 2 * chunk).subarray(chunk), data);
   assertEquals(c.names(), ["READ", "READ_CHUNK", "READ_CHUNK"]);
+});
+
+Deno.test("read() starts over when a chunk has been cut since the size was told, and waits for the truncation", () => {
+  const c = new FakeCluster();
+  const file = c.file("f", 3, 2 * chunk), node = c.nodes.get(file.inode)!, data = pattern(chunk, 7);
+  const gens: number[] = [];
+  c.before = ({ message, body }) => {
+    if (message.name === "READ") gens.push(body.gen);
+    // The truncation has come to the chunk and not to the size.
+    if (message.name === "READ_CHUNK" && gens.length === 1) return { body: { floor: 1 } };
+    if (message.name !== "READ" || body.gen !== 1) return undefined;
+    // It is over, and the file was written anew.
+    node.attributes.gen = 1;
+    c.floors.set(file.inode, 1);
+    node.chunks.set(1, data);
+    return undefined;
+  };
+  assertEquals(read(c, file.inode, 0, 2 * chunk).subarray(chunk), data);
+  assertEquals(gens, [0, 1]);
+});
+
+Deno.test("read() does not take a size from before a truncation for the size of a chunk", () => {
+  const c = new FakeCluster();
+  const file = c.file("f", 3, 2 * chunk), node = c.nodes.get(file.inode)!, data = pattern(chunk, 7);
+  assertEquals(read(c, file.inode, 0, 2 * chunk).length, 2 * chunk);
+  // Cut and grown again by somebody else: the chunk answers before its last bytes are there, the size after.
+  node.attributes.gen = 1;
+  c.floors.set(file.inode, 1);
+  let first = true;
+  c.before = ({ message }) => {
+    if (message.name !== "READ_CHUNK" || !first) return undefined;
+    first = false;
+    node.chunks.set(1, data);
+    return { body: { floor: 1 }, data: new Uint8Array(chunk) };
+  };
+  assertEquals(read(c, file.inode, 0, 2 * chunk).subarray(chunk), data);
 });
 
 Deno.test("read() and write() refuse offsets that cannot be", () => {

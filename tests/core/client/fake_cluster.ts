@@ -42,6 +42,8 @@ export class FakeCluster {
   readonly locks = new Map<number, LockList>();
   readonly waiting: { inode: number; lock: SessionLock; ticket: number }[] = [];
   readonly opens = new Map<number, number>();
+  /** Gens of truncations that far chunks have seen. */
+  readonly floors = new Map<number, number>();
   readonly asked: Asked[] = [];
   deaths = 0;
   /** Said instead of the usual when it returns something. */
@@ -158,10 +160,13 @@ export class FakeCluster {
         const out = new Uint8Array(count);
         const have = node!.chunks.get(0) ?? new Uint8Array(0);
         out.set(have.subarray(body.offset, body.offset + count));
-        return { body: { size, version: 1 }, data: out };
+        return { body: { size, version: 1, gen: node!.attributes.gen }, data: out };
       }
       case "READ_CHUNK":
-        return { data: node!.chunks.get(body.chunk)?.slice(body.offset, body.offset + body.length) };
+        return {
+          body: { floor: this.floors.get(body.inode) ?? 0 },
+          data: node!.chunks.get(body.chunk)?.slice(body.offset, body.offset + body.length),
+        };
       case "WRITE":
         this.#put(node!, 0, body.offset, data);
         node!.attributes.size = Math.max(node!.attributes.size, body.offset + data.length);

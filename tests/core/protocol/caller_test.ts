@@ -207,7 +207,8 @@ Deno.test("Caller.call() copies a reply's data to where it was asked for, and re
   let data = new Uint8Array([1, 2, 3]);
   const w = world(() => ({ body: { size: 3, version: 1 }, data }));
   const into = new Uint8Array(5);
-  const ask = () => w.runtime.run(w.caller.call(READ, { shard: 0 }, { inode: 1, offset: 0, length: 5 }, { into }));
+  const ask = () =>
+    w.runtime.run(w.caller.call(READ, { shard: 0 }, { inode: 1, offset: 0, length: 5, gen: 0 }, { into }));
   assertEquals(ask().dataLength, 3);
   assertEquals([...into], [1, 2, 3, 0, 0]);
   data = new Uint8Array(6).fill(9);

@@ -72,10 +72,10 @@ Deno.test("StoreServer writes inline, into chunk 0 and far chunks, and cuts them
   const write = (offset: number, data: Uint8Array) =>
     c.call(m.WRITE, file, { inode: file, offset, killSetId: false }, data);
   assertEquals(write(0, bytes("hello")).size, 5);
-  assertEquals(c.call(m.READ, file, { inode: file, offset: 1, length: 100 }).data, bytes("ello"));
+  assertEquals(c.call(m.READ, file, { inode: file, offset: 1, length: 100, gen: 0 }).data, bytes("ello"));
   const block = new Uint8Array(10000).fill(7);
   assertEquals(write(3, block).size, 10003);
-  const read = c.call(m.READ, file, { inode: file, offset: 0, length: 20000 });
+  const read = c.call(m.READ, file, { inode: file, offset: 0, length: 20000, gen: 0 });
   assertEquals([read.data.length, read.data[2], read.data[3]], [10003, 108, 7]);
   assertEquals(
     c.call(m.PUBLISH, file, { inode: file, gen: 0, size: 0, blocksDelta: 2 ** 31, servers: [], killSetId: false })
