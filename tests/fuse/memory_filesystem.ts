@@ -722,7 +722,12 @@ export class MemoryFileSystem implements FileSystem {
       if (cancel.settled) return E.INTR;
     }
     this.#cut(node, owner, lock.start, lock.end);
-    node.locks.push({ ...lock, owner });
+    const touches = (held: HeldLock) =>
+      held.owner === owner && held.type === lock.type && held.end >= lock.start - 1n && held.start <= lock.end + 1n;
+    const own = [...node.locks.filter(touches), lock];
+    const start = own.reduce((least, one) => one.start < least ? one.start : least, lock.start);
+    const end = own.reduce((most, one) => one.end > most ? one.end : most, lock.end);
+    node.locks = [...node.locks.filter((held) => !touches(held)), { ...lock, owner, start, end }];
     return done;
   }
 

@@ -10,7 +10,17 @@
  * @module
  */
 
-import { anyNlink, isReading, type Observed, type Op, phasesOf, type State, type Success } from "./model.ts";
+import {
+  anyNlink,
+  isWithoutEffect,
+  type Observed,
+  onlyLooks,
+  onlyLoosens,
+  type Op,
+  phasesOf,
+  type State,
+  type Success,
+} from "./model.ts";
 
 /** Most configurations of one round: beyond it the round is not judged. */
 const configurationsMax = 300_000;
@@ -59,6 +69,8 @@ interface Work {
   needs: readonly number[];
   all: number;
   optional: boolean;
+  /** It changes nothing, wherever it stands; or it has but made things possible that were not. */
+  eager: "looks" | "loosens" | null;
 }
 
 /** Keeps all explanations of a history. */
@@ -96,7 +108,7 @@ export class Checker {
   /** Nothing is on its way any more: what has not happened by now never will, and nothing is left half done. */
   settle(): void {
     this.possibilities = this.possibilities.filter(({ state }) => state.whole);
-    this.#map((p) => ({ state: p.state, pending: [] }));
+    this.#map((p) => ({ state: p.state.settled(), pending: [] }));
   }
 
   /** A client's process died: its opens go, and what it asked for last may or may not happen. */
@@ -156,11 +168,13 @@ class Search {
     const done: number[] = [];
     const add = (call: Call, already: number) => {
       const needs = phasesOf(call.op, call.observed);
-      works.push({ call, needs, all: (1 << needs.length) - 1, optional: call.observed === null });
+      const loosens = onlyLoosens(call.op, call.observed), optional = call.observed === null && !loosens;
+      const eager = loosens ? "loosens" : !optional && onlyLooks(call.op, call.observed) ? "looks" : null;
+      works.push({ call, needs, all: (1 << needs.length) - 1, optional, eager });
       done.push(already);
     };
     for (const pending of from.pending) add(pending.call, pending.done);
-    for (const call of calls) if (call.observed !== null || !isReading(call.op)) add(call, 0);
+    for (const call of calls) if (!isWithoutEffect(call.op, call.observed)) add(call, 0);
     const left = works.filter((work) => !work.optional).length;
     const visited = new Set<string>();
     const stack: Configuration[] = [{ done, state: from.state, left }];
@@ -188,25 +202,31 @@ class Search {
 
   /** Pushes every configuration that is one phase further. */
   #advance(at: Configuration, works: readonly Work[], stack: Configuration[]): void {
-    let horizonMs = Infinity;
-    for (let i = 0; i < works.length; i++) {
-      if (!works[i].optional && at.done[i] !== works[i].all) {
-        horizonMs = Math.min(horizonMs, works[i].call.returnedMs);
-      }
-    }
-    for (let i = 0; i < works.length; i++) {
-      const { call, needs, all } = works[i];
-      if (at.done[i] === all || call.invokedMs > horizonMs) continue;
+    const ready = readyWorks(at, works);
+    // Some may happen as soon as they can: no other order explains more.
+    for (const i of ready) if (works[i].eager !== null && this.#hurry(at, works[i], i, stack)) return;
+    for (const i of ready) {
+      const { call, needs } = works[i];
       for (let phase = 0; phase < needs.length; phase++) {
-        const bit = 1 << phase;
-        if ((at.done[i] & bit) !== 0 || (at.done[i] & needs[phase]) !== needs[phase]) continue;
+        if (!isNext(at.done[i], phase, needs)) continue;
         for (const state of at.state.apply(call.op, phase, call.observed, call.client, call.serial)) {
-          const done = at.done.slice();
-          done[i] |= bit;
-          stack.push({ done, state, left: at.left - (done[i] === all && !works[i].optional ? 1 : 0) });
+          stack.push(after(at, works[i], i, phase, state));
         }
       }
     }
+  }
+
+  /** Pushes the configuration in which one more phase of something eager is done; false: none can be now. */
+  #hurry(at: Configuration, work: Work, index: number, stack: Configuration[]): boolean {
+    const { call, needs } = work;
+    for (let phase = 0; phase < needs.length; phase++) {
+      if (!isNext(at.done[index], phase, needs)) continue;
+      const states = at.state.apply(call.op, phase, call.observed, call.client, call.serial);
+      if (states.length !== 1 || work.eager === "looks" && states[0] !== at.state) continue;
+      stack.push(after(at, work, index, phase, states[0]));
+      return true;
+    }
+    return false;
   }
 
   /** For people: the round, and how far an explanation got. */
@@ -224,6 +244,34 @@ class Search {
     lines.push("in the state", configuration.state.describe());
     return lines.join("\n");
   }
+}
+
+/** What can happen next: nothing that is still to happen was answered before it was asked for. */
+function readyWorks(at: Configuration, works: readonly Work[]): number[] {
+  let horizonMs = Infinity;
+  const undone = (i: number) => at.done[i] !== works[i].all;
+  for (let i = 0; i < works.length; i++) {
+    if (!works[i].optional && undone(i)) horizonMs = Math.min(horizonMs, works[i].call.returnedMs);
+  }
+  const ready: number[] = [], busy = new Set<number>();
+  for (let i = 0; i < works.length; i++) {
+    const { call, optional } = works[i];
+    if (!undone(i) || call.invokedMs > horizonMs || busy.has(call.actor)) continue;
+    ready.push(i);
+    if (!optional) busy.add(call.actor);
+  }
+  return ready;
+}
+
+/** True when the phase is not done and those before it are. */
+function isNext(done: number, phase: number, needs: readonly number[]): boolean {
+  return (done & 1 << phase) === 0 && (done & needs[phase]) === needs[phase];
+}
+
+function after(at: Configuration, work: Work, index: number, phase: number, state: State): Configuration {
+  const done = at.done.slice();
+  done[index] |= 1 << phase;
+  return { done, state, left: at.left - (done[index] === work.all && !work.optional ? 1 : 0) };
 }
 
 /** One line: when, who, what, and what came of it. */
@@ -249,5 +297,7 @@ function describeObserved(observed: Observed): string {
   if (observed.text !== undefined) parts.push(`"${observed.text}"`);
   if (observed.entries !== undefined) parts.push(observed.entries.map(([name, id]) => `${name}=${id}`).join(","));
   if (observed.names !== undefined) parts.push(observed.names.join(","));
+  if (observed.count !== undefined) parts.push(`count=${observed.count}`);
+  if (observed.lock !== undefined) parts.push(`lock=${JSON.stringify(observed.lock)}`);
   return parts.join(" ") || "ok";
 }

@@ -1,6 +1,6 @@
 /**
  * Runs simulations by hand: `deno task sim --seed N` one, with `--trace` to read it; `--seeds M` many, from `--seed` on.
- * `--power` simulates power cuts instead (`--mixed`: with directories made and files renamed as well).
+ * `--mix NAME` has every run do one kind of work. `--power` simulates power cuts instead (`--mixed`: with directories made and files renamed as well).
  * Ends with 1 at the first seed that fails, or with `--go-on` after all.
  *
  * @module
@@ -9,10 +9,11 @@
 import { parseArgs } from "@std/cli/parse-args";
 import { simulatePower } from "./power.ts";
 import { scenarioOf, simulate } from "./simulation.ts";
+import { mixes } from "./workload.ts";
 import { SimulationError } from "./world.ts";
 
 const flags = parseArgs(Deno.args, {
-  string: ["seed", "seeds"],
+  string: ["seed", "seeds", "mix"],
   boolean: ["trace", "go-on", "power", "mixed"],
   default: { seed: "1", seeds: "1" },
 });
@@ -22,7 +23,7 @@ const first = Number(flags.seed), count = Number(flags.seeds);
 let failures = 0, unjudged = 0;
 const startMs = performance.now();
 for (let seed = first; seed < first + count; seed++) {
-  const scenario = scenarioOf(seed);
+  const drawn = scenarioOf(seed), scenario = { ...drawn, mix: (flags.mix ?? drawn.mix) as keyof typeof mixes };
   const begunMs = performance.now();
   try {
     if (flags.power) {
@@ -40,7 +41,8 @@ for (let seed = first; seed < first + count; seed++) {
     if (!(error instanceof SimulationError)) throw error;
     failures++;
     console.error(flags.power ? error.message : `${error.message}\nscenario: ${JSON.stringify(scenario)}`);
-    const kind = `${flags.power ? " --power" : ""}${flags.mixed ? " --mixed" : ""}`;
+    const mix = flags.mix === undefined ? "" : ` --mix ${flags.mix}`;
+    const kind = `${mix}${flags.power ? " --power" : ""}${flags.mixed ? " --mixed" : ""}`;
     console.error(`again: deno task sim --seed ${seed}${kind} --trace`);
     if (!flags["go-on"]) break;
   }

@@ -17,6 +17,21 @@ import { E } from "../../core/errno.ts";
 import { aclPermissions, chmodAcl, inheritAcl, isMinimal } from "../../core/meta/acl.ts";
 import { S } from "../../core/meta/attributes.ts";
 import { aclOf, aclText } from "../core/meta/acls.ts";
+import {
+  blockers,
+  clash,
+  describeLocks,
+  haunted,
+  type HeldLock,
+  locked,
+  type Locks,
+  loosened,
+  mayBeBlocked,
+  noLocks,
+  orphaned,
+  settled,
+  unlocked,
+} from "./locks.ts";
 
 /** Bytes of a chunk: reads and writes within chunk 0 are atomic. */
 export const chunkBytes = 1 << 20;
@@ -48,7 +63,30 @@ export type Op =
   | { kind: "getxattr"; inode: number; name: string }
   | { kind: "listxattr"; inode: number }
   | { kind: "removexattr"; inode: number; name: string }
-  | { kind: "fsync"; inode: number };
+  | { kind: "fsync"; inode: number }
+  /** fallocate(2) with {@linkcode allocateModes}. */
+  | { kind: "allocate"; inode: number; mode: number; offset: number; length: number }
+  /** SEEK_HOLE or SEEK_DATA; offset -1 as an answer: there is none. */
+  | { kind: "seek"; inode: number; offset: number; hole: boolean }
+  /** Only while nothing else happens: its parts are of many moments. */
+  | { kind: "copy"; inode: number; offset: number; to: number; toOffset: number; length: number }
+  /** `write` null: unlock. `waitMs` above 0: waits so long, then a signal comes (EINTR). */
+  | {
+    kind: "setlk";
+    inode: number;
+    owner: number;
+    flock: boolean;
+    write: boolean | null;
+    start: number;
+    end: number;
+    waitMs: number;
+  }
+  | { kind: "getlk"; inode: number; owner: number; write: boolean; start: number; end: number }
+  /** A close: everything of that kind that the owner holds. */
+  | { kind: "droplk"; inode: number; owner: number; flock: boolean };
+
+/** Modes of fallocate(2). */
+export const allocateModes = { plain: 0, keepSize: 1, punchHole: 3, zeroRange: 16, zeroKeepSize: 17 } as const;
 
 /** Names of ACLs as extended attributes; their values are text here (tests/core/meta/acls.ts). */
 export const aclNames = { access: "system.posix_acl_access", default: "system.posix_acl_default" } as const;
@@ -74,6 +112,10 @@ export interface Success {
   entries?: [name: string, inode: number, type: number][];
   /** Sorted names of extended attributes. */
   names?: string[];
+  /** Bytes copied. */
+  count?: number;
+  /** The lock that blocks, null: none. `pid` is the owner's on its own client, else 0. */
+  lock?: { owner: number; write: boolean; start: number; end: number; pid: number } | null;
 }
 
 /** Success, an errno, or null: the outcome is unknown and may come later or never. */
@@ -99,6 +141,11 @@ interface Inode {
   readonly xattrs: ReadonlyMap<string, string>;
   /** How many opens each client holds for certain. */
   readonly opens: ReadonlyMap<number, number>;
+  readonly locks: Locks;
+  /** A truncation under way may have taken the data from here on. */
+  readonly cut: number;
+  /** A copy into it ended without a certain answer: size and bytes are anybody's guess. */
+  readonly vague: boolean;
 }
 
 const noEntries: ReadonlyMap<string, never> = new Map<string, never>();
@@ -112,6 +159,9 @@ const blank: Inode = {
   parent: 0,
   xattrs: noEntries,
   opens: new Map(),
+  locks: noLocks,
+  cut: Infinity,
+  vague: false,
 };
 
 const gone = [E.NOENT, E.STALE];
@@ -160,7 +210,8 @@ function keyOf(inode: Inode): string {
   if (key !== undefined) return key;
   key = `${inode.mode.toString(8)} ${inode.nlink} ${inode.size} ${inode.parent} ${inode.target} ` +
     inode.stretches.map((s) => `${s.start}-${s.end}:${s.tag}@${s.origin}`).join(",") + " " +
-    sorted(inode.entries) + sorted(inode.xattrs) + sorted(inode.opens);
+    sorted(inode.entries) + sorted(inode.xattrs) + sorted(inode.opens) + describeLocks(inode.locks) +
+    (inode.vague ? " vague" : "") + (inode.cut === Infinity ? "" : ` cut ${inode.cut}`);
   keys.set(inode, key);
   return key;
 }
@@ -176,13 +227,25 @@ function cutStretches(stretches: readonly Stretch[], size: number): Stretch[] {
 }
 
 function layStretch(stretches: readonly Stretch[], put: Stretch): Stretch[] {
+  const out = clearStretches(stretches, put.start, put.end);
+  if (put.end > put.start) out.push(put);
+  return out.sort((a, b) => a.start - b.start);
+}
+
+/** Makes [start, end) zeros. */
+function clearStretches(stretches: readonly Stretch[], start: number, end: number): Stretch[] {
   const out: Stretch[] = [];
   for (const s of stretches) {
-    if (s.start < put.start) out.push({ ...s, end: Math.min(s.end, put.start) });
-    if (s.end > put.end) out.push({ ...s, start: Math.max(s.start, put.end) });
+    if (s.start < start) out.push({ ...s, end: Math.min(s.end, start) });
+    if (s.end > end) out.push({ ...s, start: Math.max(s.start, end) });
   }
-  if (put.end > put.start) out.push(put);
   return out.filter((s) => s.end > s.start).sort((a, b) => a.start - b.start);
+}
+
+/** True when no stretch of data is in [start, end). */
+function isZero(inode: Inode, start: number, end: number): boolean {
+  const stop = Math.min(end, inode.cut);
+  return start >= stop || !inode.stretches.some((s) => s.start < stop && s.end > start);
 }
 
 function bytesMatch(inode: Inode, offset: number, bytes: Uint8Array, limit = Infinity): boolean {
@@ -310,7 +373,7 @@ export class State {
     if (inode === undefined || seen === undefined) return false;
     if (seen.inode !== id || seen.mode !== inode.mode) return false;
     if (seen.nlink !== inode.nlink && seen.nlink !== anyNlink) return false;
-    return isDir(inode) || seen.size === inode.size;
+    return isDir(inode) || inode.vague || seen.size === inode.size;
   }
 
   /** Whether `above` is `dir` or one of its ancestors. */
@@ -384,6 +447,18 @@ export class State {
         return this.#xattr(op, step);
       case "fsync":
         return this.#onInode(op.inode, step, () => step.succeeded ? [this] : []);
+      case "allocate":
+        return this.#allocate(op, step);
+      case "seek":
+        return this.#seek(op, step);
+      case "copy":
+        return this.#copy(op, step);
+      case "setlk":
+        return this.#setlk(op, step);
+      case "getlk":
+        return this.#getlk(op, step);
+      case "droplk":
+        return this.#droplk(op, step);
     }
   }
 
@@ -623,14 +698,17 @@ export class State {
       if (step.unknown) return [this];
       const bytes = step.success!.bytes!;
       const far = op.offset + op.length > chunkBytes;
+      if (inode.vague) return [this];
       if (step.phase === 0) {
         if (bytes.length !== Math.max(0, Math.min(op.length, inode.size - op.offset))) return [];
         return far || bytesMatch(inode, op.offset, bytes, inode.size) ? [this] : [];
       }
       const [from, to] = chunkPart(op.offset, bytes.length, step.phase - 1);
       if (to <= from) return [this];
-      const part = bytes.subarray(from - op.offset, to - op.offset);
-      return bytesMatch(inode, from, part) || bytesMatch(inode, from, part, inode.size) ? [this] : [];
+      // Bytes are of a moment at which the file had them: a truncation is seen by the size, not by zeros.
+      return to <= inode.size && bytesMatch(inode, from, bytes.subarray(from - op.offset, to - op.offset))
+        ? [this]
+        : [];
     });
   }
 
@@ -650,7 +728,8 @@ export class State {
       }
       const published = { ...inode, size: Math.max(inode.size, end) };
       let again = inode.stretches;
-      for (let part = firstIsNear ? 1 : 0; part < parts; part++) again = lay(again, part);
+      // What something else came between is written once more, all of it.
+      for (let part = 0; part < parts; part++) again = lay(again, part);
       const states = [
         this.#with([[op.inode, published]]),
         this.#with([[op.inode, { ...published, stretches: again }]]),
@@ -662,6 +741,7 @@ export class State {
   /** One moment within chunk 0. Beyond it the far bytes come first (phase 0), then the size and the rest (phase 1). */
   #append(op: Op & { kind: "append" }, step: Step): State[] {
     return this.#onFile(op.inode, step, (inode) => {
+      if (inode.vague) return [this];
       if (!step.unknown && step.success!.offset !== inode.size) return [];
       const start = inode.size, end = start + op.length, put = { start, end, tag: op.tag, origin: start };
       if (step.unknown || step.phase === 1 || end <= chunkBytes) {
@@ -675,14 +755,13 @@ export class State {
     });
   }
 
-  /** Phase 0 drops far chunks, phase 1 sets the size; a reader may see the first without the second. */
+  /** Phase 0 drops far chunks, phase 1 sets the size; who searches for data may see the first without the second. */
   #truncate(id: number, inode: Inode, size: number, phase: number, seen: Seen | undefined): State[] {
     if (phase === 0) {
       if (size >= inode.size) return [this];
-      const stretches = cutStretches(inode.stretches, Math.max(size, chunkBytes));
-      return [this.#with([[id, { ...inode, stretches }]])];
+      return [this.#with([[id, { ...inode, cut: Math.max(size, chunkBytes) }]])];
     }
-    const next = this.#with([[id, { ...inode, size, stretches: cutStretches(inode.stretches, size) }]]);
+    const next = this.#with([[id, { ...inode, size, cut: Infinity, stretches: cutStretches(inode.stretches, size) }]]);
     return seen === undefined || next.#sees(id, seen) ? [next] : [];
   }
 
@@ -735,17 +814,156 @@ export class State {
     return [this.#with([[op.inode, { ...inode, mode: inode.mode & ~0o777 | aclPermissions(acl), xattrs }]])];
   }
 
+  /** Far parts one by one, then chunk 0 and the size; a server's start may make the far ones happen again. */
+  #allocate(op: Op & { kind: "allocate" }, step: Step): State[] {
+    return this.#onFile(op.inode, step, (inode) => {
+      const { keepSize, zeroKeepSize, punchHole, plain } = allocateModes;
+      const end = op.offset + op.length, far = farParts(op), firstFar = op.offset < chunkBytes ? 1 : 0;
+      const grows = op.mode !== keepSize && op.mode !== zeroKeepSize && op.mode !== punchHole;
+      const zeroes = op.mode !== plain && op.mode !== keepSize;
+      const zeroed = (stretches: readonly Stretch[], part: number): readonly Stretch[] => {
+        const [start, to] = chunkPart(op.offset, op.length, part), stop = Math.min(to, inode.size);
+        return start < stop && zeroes ? clearStretches(stretches, start, stop) : stretches;
+      };
+      if (step.phase < far) {
+        return [this.#with([[op.inode, { ...inode, stretches: zeroed(inode.stretches, firstFar + step.phase) }]])];
+      }
+      const near = { ...inode, size: grows ? Math.max(inode.size, end) : inode.size };
+      let again = firstFar === 1 ? zeroed(inode.stretches, 0) : inode.stretches;
+      const states = [this.#with([[op.inode, { ...near, stretches: again }]])];
+      for (let part = firstFar; part < firstFar + far; part++) again = zeroed(again, part);
+      const other = this.#with([[op.inode, { ...near, stretches: again }]]);
+      return other.key === states[0].key ? states : [...states, other];
+    });
+  }
+
+  /** Phase 0: the size. Then each chunk on the way at its own moment: no data is skipped, and a hole has none. */
+  #seek(op: Op & { kind: "seek" }, step: Step): State[] {
+    return this.#onFile(op.inode, step, (inode) => {
+      if (inode.vague) return [this];
+      const found = step.success!.offset!;
+      if (step.phase === 0) {
+        if (op.offset >= inode.size) return found < 0 ? [this] : [];
+        return found < 0 && op.hole || found > inode.size || found >= inode.size && !op.hole ? [] : [this];
+      }
+      if (op.hole) {
+        if (found < 0 || found >= inode.size) return [this];
+        const granuleEnd = (Math.floor(found / granuleBytes) + 1) * granuleBytes;
+        return isZero(inode, found, Math.min(granuleEnd, inode.size)) ? [this] : [];
+      }
+      const length = (found < 0 ? seekBytesMax : found) - op.offset;
+      if (length <= 0) return [this];
+      const [from, to] = chunkPart(op.offset, length, step.phase - 1);
+      return isZero(inode, from, Math.min(to, inode.size)) ? [this] : [];
+    });
+  }
+
+  /** One moment: nothing else happens meanwhile. */
+  #copy(op: Op & { kind: "copy" }, step: Step): State[] {
+    return this.#onFile(op.inode, step, (source) => {
+      const target = this.inodes.get(op.to);
+      if (target === undefined) return [this];
+      if (step.unknown || source.vague) return [this.#with([[op.to, { ...target, vague: true }]])];
+      const whole = Math.max(0, Math.min(op.length, source.size - op.offset)), count = step.success!.count!;
+      if (count > whole || count === 0 && whole > 0) return [];
+      let stretches = clearStretches(target.stretches, op.toOffset, op.toOffset + count);
+      const shift = op.toOffset - op.offset;
+      for (const s of source.stretches) {
+        const start = Math.max(s.start, op.offset), end = Math.min(s.end, op.offset + count);
+        if (start >= end) continue;
+        stretches = layStretch(stretches, {
+          start: start + shift,
+          end: end + shift,
+          tag: s.tag,
+          origin: s.origin + shift,
+        });
+      }
+      const size = count > 0 ? Math.max(target.size, op.toOffset + count) : target.size;
+      return [this.#with([[op.to, { ...target, stretches, size }]])];
+    });
+  }
+
+  #withLocks(id: number, inode: Inode, locks: Locks): State {
+    return describeLocks(locks) === describeLocks(inode.locks) ? this : this.#with([[id, { ...inode, locks }]]);
+  }
+
+  /**
+   * Granted, or refused for a conflict. A flock that is converted is given up before the other kind is asked for (phase
+   * 0). Whoever does not know whether he has a lock, or was woken while he waited, may hold it for some time.
+   */
+  #setlk(op: Op & { kind: "setlk" }, step: Step): State[] {
+    const inode = this.inodes.get(op.inode);
+    if (this.limbo.has(op.inode)) return [this];
+    if (inode === undefined) return op.write === null && step.succeeded ? [this] : step.refused(gone, this);
+    const { owner, flock, start, end } = op, { locks } = inode;
+    const wanted: HeldLock = { client: step.client, owner, flock, write: op.write === true, start, end };
+    const next = (changed: Locks) => this.#withLocks(op.inode, inode, changed);
+    const given = unlocked(locks, wanted), givenUp = next(given), either = givenUp === this ? [this] : [this, givenUp];
+    if (step.phase === 0 && phasesOf(op, step.observed).length > 1) return either;
+    if (op.write === null) {
+      if (step.unknown) return [next(loosened(locks, wanted))];
+      return step.succeeded ? [givenUp] : [];
+    }
+    if (step.unknown) return [next(haunted(loosened(locks, wanted), wanted, op.waitMs > 0))];
+    if (step.succeeded) {
+      if (blockers(locks, wanted).length > 0) return [];
+      return [next(step.client < 0 ? haunted(given, wanted, false) : locked(locks, wanted))];
+    }
+    const refused = step.refused([E.AGAIN, E.DEADLK, E.INTR], this);
+    if (refused.length === 0) return [];
+    if (step.observed === E.INTR) return flock ? either : [this];
+    if (!mayBeBlocked(locks, wanted) || step.observed === E.DEADLK && (flock || op.waitMs === 0)) return [];
+    return [flock ? givenUp : this];
+  }
+
+  #getlk(op: Op & { kind: "getlk" }, step: Step): State[] {
+    return this.#onInode(op.inode, step, ({ locks }) => {
+      const found = step.success?.lock;
+      const wanted: HeldLock = { ...op, client: step.client, flock: false };
+      if (found === undefined) return [];
+      if (found === null) return blockers(locks, wanted).length === 0 ? [this] : [];
+      const isIt = (one: HeldLock) => {
+        if (one.owner !== found.owner || one.write !== found.write) return false;
+        return step.client < 0 || found.pid === (one.client === step.client ? found.owner : 0);
+      };
+      const seen = { ...found, client: 0, flock: false };
+      if (blockers(locks, wanted).some((one) => isIt(one) && one.start === found.start && one.end === found.end)) {
+        return [this];
+      }
+      return clash(seen, wanted) && locks.ghosts.some((one) => one.owner === found.owner && !one.flock) ? [this] : [];
+    });
+  }
+
+  #droplk(op: Op & { kind: "droplk" }, step: Step): State[] {
+    const inode = this.inodes.get(op.inode);
+    if (inode === undefined || !step.succeeded) return step.succeeded ? [this] : [];
+    const all: HeldLock = { ...op, client: step.client, write: true, start: 0, end: Number.MAX_SAFE_INTEGER };
+    const locks = step.unknown ? loosened(inode.locks, all) : unlocked(inode.locks, all);
+    return [this.#withLocks(op.inode, inode, locks)];
+  }
+
+  /** Nothing is on its way any more. */
+  settled(): State {
+    const changes: [number, Inode][] = [];
+    for (const [id, inode] of this.inodes) {
+      const locks = settled(inode.locks);
+      if (locks !== inode.locks) changes.push([id, { ...inode, locks }]);
+    }
+    return changes.length === 0 ? this : this.#with(changes);
+  }
+
   /** What a client that died held open is released, sooner or later. */
   forgetClient(client: number): State {
     const changes: [number, Inode | null][] = [];
     const limbo = new Set(this.limbo);
     for (const [id, inode] of this.inodes) {
-      if (!inode.opens.has(client)) continue;
+      const locks = orphaned(inode.locks, client);
+      if (!inode.opens.has(client) && locks === inode.locks) continue;
       const opens = new Map(inode.opens);
       opens.delete(client);
       const last = inode.nlink === 0 && opens.size === 0;
       if (last) limbo.add(id);
-      changes.push([id, last ? null : { ...inode, opens }]);
+      changes.push([id, last ? null : { ...inode, opens, locks }]);
     }
     return changes.length === 0 ? this : this.#with(changes, limbo);
   }
@@ -807,6 +1025,11 @@ function chunkParts(offset: number, length: number): number {
   return Math.floor(Math.max(offset + length - 1, offset) / chunkBytes) - Math.floor(offset / chunkBytes) + 1;
 }
 
+/** How many chunks > 0 a range touches. */
+function farParts({ offset, length }: { offset: number; length: number }): number {
+  return chunkParts(offset, length) - (offset < chunkBytes ? 1 : 0);
+}
+
 /** The range's part in the `index`-th chunk it touches. */
 function chunkPart(offset: number, length: number, index: number): [from: number, to: number] {
   const start = (Math.floor(offset / chunkBytes) + index) * chunkBytes;
@@ -814,6 +1037,10 @@ function chunkPart(offset: number, length: number, index: number): [from: number
 }
 
 const one = [0];
+/** Blocks, which a hole has at least one of. */
+const granuleBytes = 4096;
+/** No file of a run is longer. */
+const seekBytesMax = 4 * chunkBytes;
 
 /** For each phase of an operation the phases that come before it, as bits. */
 export function phasesOf(op: Op, observed: Observed): readonly number[] {
@@ -840,6 +1067,18 @@ export function phasesOf(op: Op, observed: Observed): readonly number[] {
       const parts = chunkParts(op.offset, op.length);
       return [...new Array(parts).fill(0), (1 << parts) - 1];
     }
+    case "allocate": {
+      const far = farParts(op);
+      return [...new Array(far).fill(0), (1 << far) - 1];
+    }
+    case "seek": {
+      const found = observed === null ? 0 : observed.offset!;
+      if (op.hole) return found < 0 ? one : [0, 0];
+      const stop = found < 0 ? seekBytesMax : found;
+      return stop <= op.offset ? one : [0, ...new Array(chunkParts(op.offset, stop - op.offset)).fill(0)];
+    }
+    case "setlk":
+      return op.flock && op.write !== null && observed !== null ? [0, 1] : one;
     default:
       return one;
   }
@@ -853,10 +1092,29 @@ function takesSpace(op: Op): boolean {
     case "mkdir":
     case "write":
     case "append":
+    case "allocate":
       return true;
     default:
       return false;
   }
+}
+
+/** True when the answer says nothing of the volume, and nothing has changed. */
+export function isWithoutEffect(op: Op, observed: Observed): boolean {
+  return observed === null ? isReading(op) : op.kind === "setlk" && !op.flock && observed === E.INTR;
+}
+
+/**
+ * True when an operation that leaves the state as it is where it stands now would do so later, too: it looks, it was
+ * refused, or it is about what its owner holds, which others do not change.
+ */
+export function onlyLooks(op: Op, observed: Observed): boolean {
+  return isReading(op) || typeof observed === "number" || op.kind === "setlk" || op.kind === "droplk";
+}
+
+/** True when the operation has made things possible, and nothing impossible: locks that nobody is sure of. */
+export function onlyLoosens(op: Op, observed: Observed): boolean {
+  return observed === null && (op.kind === "setlk" || op.kind === "droplk");
 }
 
 /** True when the operation changes nothing: a lost answer needs no thought. */
@@ -870,6 +1128,8 @@ export function isReading(op: Op): boolean {
     case "getxattr":
     case "listxattr":
     case "fsync":
+    case "seek":
+    case "getlk":
       return true;
     default:
       return false;

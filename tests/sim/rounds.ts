@@ -34,7 +34,7 @@ export class Actor {
     mix: Mix,
     pool: Pool,
   ) {
-    this.generator = new Generator(random, mix, pool);
+    this.generator = new Generator(random, mix, pool, index + 1);
   }
 
   /** Its client's process died, and it with it. */
@@ -77,6 +77,17 @@ export class Rounds {
     this.judge();
   }
 
+  /** Lets one actor copy between its files while the others rest, and judges that: its parts are of many moments. */
+  copy(actor: Actor): void {
+    const op = actor.generator.copy();
+    if (op === null || this.checker.unresolved > 0 || actor.fs() === null) return;
+    actor.busy = true;
+    const end = () => actor.busy = false;
+    actor.node.spawn(this.once(actor, op)).listen(end);
+    this.world.run(() => !actor.busy, roundMsMax, "the end of a copy");
+    this.judge();
+  }
+
   /** Judges what has been seen since the last time. */
   judge(): void {
     const calls = this.#history.map((call) => this.#lost.has(call.client) ? { ...call, client: -1 } : call);
@@ -110,7 +121,7 @@ export class Rounds {
     };
     this.#history.push(call);
     world.trace(() => `actor ${actor.index}: #${call.serial} ${JSON.stringify(op)}`);
-    const observed = yield* perform(actor.fs()!, op);
+    const observed = yield* perform(actor.fs()!, op, (ms) => actor.node.sleep(ms));
     call.observed = observed;
     if (observed !== null) call.returnedMs = world.nowMs;
     world.note(typeof observed === "number" ? observed : observed === null ? 1 : 0);

@@ -6,7 +6,7 @@
  */
 
 import { assert, assertGreater } from "@std/assert";
-import type { FileSystem } from "../../core/client/filesystem.ts";
+import type { FileSystem, Lock } from "../../core/client/filesystem.ts";
 import { E, failed, type Result } from "../../core/errno.ts";
 import { type Task, wait } from "../../core/task.ts";
 import { isDirectory } from "../../core/meta/attributes.ts";
@@ -61,7 +61,16 @@ function* atOnce<T>(task: Task<T>): Task<T> {
   return at.value;
 }
 
-const honest: Treatment = (call) => atOnce(call.run());
+/** Locks may wait. */
+const honest: Treatment = (call) => call.name === "setLock" ? call.run() : atOnce(call.run());
+
+/** A client knows the pids of its own locks only. */
+function* withoutPids(owner: number, call: Arrived, treat: Treatment): Task<Result<object>> {
+  const result = yield* treat(call);
+  if (call.name !== "testLock" || failed(result)) return result;
+  const found = result as Lock;
+  return found.ownerLow === owner ? found : { ...found, pid: 0 };
+}
 
 function simulate(seed: number, mix: keyof typeof mixes, treat: Treatment, rounds = 8): Rounds {
   const world = new World(seed);
@@ -72,7 +81,7 @@ function simulate(seed: number, mix: keyof typeof mixes, treat: Treatment, round
   const play = new Rounds(world, State.fresh(root), pool, world.random.fork("rounds"));
   const actors = [0, 1, 2].map((index) => {
     const node = world.node(`client ${index}`);
-    const mine = delayed(fs, node, treat);
+    const mine = delayed(fs, node, (call) => withoutPids(index + 1, call, treat));
     return new Actor(index, index, node, () => mine, world.random.fork(`actor ${index}`), mixes[mix], pool);
   });
   for (let round = 0; round < rounds; round++) play.play(actors, 4);

@@ -16,7 +16,7 @@ import { check, leftovers } from "./fsck.ts";
 import { aclNames, chunkBytes, State } from "./model.ts";
 import { Random } from "./random.ts";
 import { Actor, Rounds } from "./rounds.ts";
-import { inheritable, mixes, Pool } from "./workload.ts";
+import { inheritable, lockedEnd, mixes, Pool } from "./workload.ts";
 import { SimulationError, World } from "./world.ts";
 
 const clients = 3;
@@ -59,11 +59,14 @@ export interface Outcome {
 
 /** Draws the scenario of a seed. */
 export function scenarioOf(seed: number): Scenario {
-  const random = new Random(seed, "scenario");
+  const random = new Random(seed, "scenario"), kinds = new Random(seed, "kinds");
   const actors = random.pick([1, 1, 2]);
+  const drawn = random.pick(["names", "names", "data", "data", "mixed", "moves"]);
+  // About a third of the runs: the others stay what they were before there were locks.
+  const mix = kinds.chance(0.35) ? kinds.pick(["locks", "locks", "ranges"]) : drawn;
   return {
     seed,
-    mix: random.pick(["names", "names", "data", "data", "mixed", "moves"]),
+    mix,
     plan: drawPlan(random),
     cluster: {
       servers: 3,
@@ -82,7 +85,7 @@ export function scenarioOf(seed: number): Scenario {
     },
     actors,
     rounds: random.between(3, 7),
-    operations: actors === 1 ? random.between(3, 5) : random.between(2, 3),
+    operations: actors === 1 ? random.between(3, 5) : mix === "locks" ? 2 : random.between(2, 3),
     deletes: random.chance(0.2),
     inherits: random.chance(0.3),
   };
@@ -139,6 +142,7 @@ class Run {
     for (let round = 0; round < scenario.rounds; round++) {
       this.troubles.allow(world.random.between(1, troublesMax));
       this.rounds.play(this.actors, scenario.operations);
+      if (scenario.mix === "ranges") this.rounds.copy(world.random.pick(this.actors));
       const { unresolved } = this.rounds.checker;
       if (unresolved > 2 || unresolved > 0 && world.random.chance(0.5)) this.#settle();
     }
@@ -239,7 +243,13 @@ class Run {
   }
 
   *#close(actor: Actor): Task<void> {
-    for (const inode of actor.generator.opens.splice(0)) yield* this.rounds.once(actor, { kind: "release", inode });
+    const { opens, owner } = actor.generator;
+    if (this.scenario.mix === "locks") {
+      for (const inode of new Set([...opens, ...this.rounds.pool.files])) {
+        for (const flock of [true, false]) yield* this.rounds.once(actor, { kind: "droplk", inode, owner, flock });
+      }
+    }
+    for (const inode of opens.splice(0)) yield* this.rounds.once(actor, { kind: "release", inode });
     yield* wait(actor.node.sleep(20));
   }
 
@@ -265,6 +275,9 @@ class Run {
   }
 
   *#readAll(actor: Actor, inode: number): Task<void> {
+    if (this.scenario.mix === "locks") {
+      yield* this.rounds.once(actor, { kind: "getlk", inode, owner: 0, write: true, start: 0, end: lockedEnd });
+    }
     const parts: [offset: number, length: number][] = [
       [0, 65536],
       [chunkBytes - 16384, 32768],

@@ -8,11 +8,21 @@
 import { decodeAcl, encodeAcl } from "../../core/meta/acl.ts";
 import { S } from "../../core/meta/attributes.ts";
 import type { Attributes } from "../../core/meta/attributes.ts";
-import type { Caller, FileSystem } from "../../core/client/filesystem.ts";
+import { type Caller, type FileSystem, type Lock, lockEnd } from "../../core/client/filesystem.ts";
 import { E, failed } from "../../core/errno.ts";
-import type { Task } from "../../core/task.ts";
-import { aclNames, chunkBytes, isReading, type Observed, type Op, pattern, type Seen, type State } from "./model.ts";
 import { aclOf, aclText } from "../core/meta/acls.ts";
+import { Future, type Task } from "../../core/task.ts";
+import {
+  aclNames,
+  allocateModes,
+  chunkBytes,
+  isReading,
+  type Observed,
+  type Op,
+  pattern,
+  type Seen,
+  type State,
+} from "./model.ts";
 import type { Random } from "./random.ts";
 
 const user: Caller = { uid: 1000, gid: 1000, pid: 1, umask: 0 };
@@ -28,6 +38,13 @@ const pageBytes = 65536;
 const acls = ["u::rwx u:7:r-x g::--- m::r-x o::---", "u::rw- g::r-- g:8:rwx m::rwx o::r--", "u::rw- g::r-- o::r--"];
 /** The root's default ACL, in runs in which there is one. */
 export const inheritable = "u::rwx u:7:rwx g::r-x m::rwx o::r--";
+/** How long programs wait for a lock before a signal comes, some of them long enough to find deadlocks. */
+const waits = { 1: 4, 5: 4, 20: 4, 100: 2, 5000: 1 };
+/** Who is told of a signal's effect later than this may hold the lock for some time nevertheless. */
+const signalMs = 400;
+/** Last byte of locks that reach to the end of any size. */
+export const lockedEnd = 1000;
+const wholeFile = { start: 0, end: lockedEnd };
 const encoder = new TextEncoder();
 const decoder = new TextDecoder();
 
@@ -64,6 +81,29 @@ export const mixes: Readonly<Record<string, Mix>> = {
     truncate: 4,
     fsync: 1,
   },
+  locks: {
+    stat: 1,
+    create: 3,
+    unlink: 1,
+    open: 3,
+    release: 1,
+    setlk: 14,
+    getlk: 3,
+    droplk: 2,
+  },
+  ranges: {
+    stat: 1,
+    create: 3,
+    open: 3,
+    release: 2,
+    read: 6,
+    write: 6,
+    append: 1,
+    truncate: 3,
+    allocate: 5,
+    seek: 5,
+    fsync: 1,
+  },
   moves: {
     lookup: 1,
     stat: 1,
@@ -97,6 +137,9 @@ export const mixes: Readonly<Record<string, Mix>> = {
     fsync: 1,
   },
 };
+
+/** Mixes in which few names make all clients meet. */
+const meetingMixes: readonly Mix[] = [mixes.moves, mixes.locks, mixes.ranges];
 
 /** What the actors of all clients know: inode numbers to try things on. */
 export class Pool {
@@ -139,8 +182,19 @@ export class Generator {
 
   readonly #names: readonly string[];
 
-  constructor(readonly random: Random, readonly mix: Mix, readonly pool: Pool) {
-    this.#names = mix === mixes.moves ? namesOfMoves : namesOf;
+  /** `owner` names this actor's locks. */
+  constructor(readonly random: Random, readonly mix: Mix, readonly pool: Pool, readonly owner: number) {
+    this.#names = meetingMixes.includes(mix) ? namesOfMoves : namesOf;
+  }
+
+  /** A copy between files that this client has open; null: there is none to make. */
+  copy(): Op | null {
+    const { random, opens } = this;
+    if (opens.length === 0) return null;
+    const inode = random.pick(opens), to = random.pick(opens);
+    const { offset, length } = this.#range(), toOffset = this.#range().offset;
+    if (inode === to && Math.abs(offset - toOffset) < length) return null;
+    return { kind: "copy", inode, offset, to, toOffset, length };
   }
 
   /** The next operation; `tag` marks what it writes. */
@@ -207,15 +261,26 @@ export class Generator {
       case "read":
       case "write":
       case "append":
+      case "allocate":
+      case "seek":
+      case "setlk":
+      case "getlk":
+      case "droplk":
         return this.#onOpen(kind, file, tag);
+      case "copy":
+        return null;
       case "truncate":
         return file === 0 ? null : { kind, inode: file, size: this.#range().offset };
     }
   }
 
   /** Bytes go through an open file, as in every program: what is closed and unlinked may be gone any moment. */
-  #onOpen(kind: "fsync" | "read" | "write" | "append", file: number, tag: number): Op | null {
-    const { random, opens } = this;
+  #onOpen(
+    kind: "fsync" | "read" | "write" | "append" | "allocate" | "seek" | "setlk" | "getlk" | "droplk",
+    file: number,
+    tag: number,
+  ): Op | null {
+    const { random, opens, owner } = this;
     if (opens.length === 0) return file === 0 ? null : { kind: "open", inode: file, truncate: random.chance(0.1) };
     const inode = random.pick(opens);
     switch (kind) {
@@ -227,7 +292,26 @@ export class Generator {
         return { kind, inode, ...this.#range(), tag };
       case "append":
         return { kind, inode, length: random.pick([1, 100, 4096, 5000]), tag };
+      case "allocate":
+        return { kind, inode, mode: random.pick(Object.values(allocateModes)), ...this.#range() };
+      case "seek":
+        return { kind, inode, offset: this.#range().offset, hole: random.chance(0.5) };
+      case "setlk": {
+        const flock = random.chance(0.25), write = random.pick([true, true, false, null]);
+        const waitMs = write !== null && random.chance(0.4) ? Number(random.weighted(waits)) : 0;
+        return { kind, inode, owner, flock, write, ...(flock ? wholeFile : this.#locked()), waitMs };
+      }
+      case "getlk":
+        return { kind, inode, owner, write: random.chance(0.7), ...this.#locked() };
+      case "droplk":
+        return { kind, inode, owner, flock: random.chance(0.25) };
     }
+  }
+
+  /** A range that a lock is asked for. */
+  #locked(): { start: number; end: number } {
+    const start = this.random.pick([0, 0, 5, 10]);
+    return this.random.chance(0.2) ? { start, end: lockedEnd } : { start, end: start + this.random.pick([0, 4, 9]) };
   }
 
   /** Where things go wrong: at the limits of inline data, of blocks and of chunks. */
@@ -260,18 +344,40 @@ function see(attributes: Attributes): { seen: Seen } {
   return { seen: { inode, mode, nlink, size } };
 }
 
+/** Settles after some time of the client's clock. */
+export type Sleep = (ms: number) => Future<void>;
+
 /**
- * Calls the file system and says what was seen. A change that ends with EIO is unknown, and so null; so is a write over
- * several chunks that met a full volume.
+ * Calls the file system and says what was seen. A change that ends with EIO is unknown, and so null; so is one of
+ * several parts that met a full volume.
  */
-export function* perform(fs: FileSystem, op: Op): Task<Observed> {
-  const observed = yield* call(fs, op);
+export function* perform(fs: FileSystem, op: Op, sleep: Sleep): Task<Observed> {
+  const observed = yield* call(fs, op, sleep);
   if (observed === E.IO && !isReading(op)) return null;
-  const far = (op.kind === "write" && op.offset + op.length > chunkBytes) || op.kind === "append";
-  return observed === E.NOSPC && far ? null : observed;
+  return observed === E.NOSPC && hasParts(op) ? null : observed;
 }
 
-function* call(fs: FileSystem, op: Op): Task<Observed> {
+function hasParts(op: Op): boolean {
+  switch (op.kind) {
+    case "write":
+      return op.offset + op.length > chunkBytes;
+    case "allocate":
+      return op.mode !== allocateModes.plain && op.mode !== allocateModes.keepSize;
+    case "append":
+    case "copy":
+      return true;
+    default:
+      return false;
+  }
+}
+
+function lockOf(op: Op & { kind: "setlk" | "getlk" }): Lock {
+  const { owner, start, end, write } = op, type = write === null ? "unlock" : write ? "write" : "read";
+  const range = { start: BigInt(start), end: end === lockedEnd ? lockEnd : BigInt(end) };
+  return { flock: op.kind === "setlk" && op.flock, type, ownerLow: owner, ownerHigh: 0, pid: owner, ...range };
+}
+
+function* call(fs: FileSystem, op: Op, sleep: Sleep): Task<Observed> {
   const bytes = (text: string) => encoder.encode(text);
   const attributes = function* (task: Task<Attributes | number>): Task<Observed> {
     const result = yield* task;
@@ -353,5 +459,37 @@ function* call(fs: FileSystem, op: Op): Task<Observed> {
       return yield* plain(fs.removeExtendedAttribute(op.inode, bytes(op.name)));
     case "fsync":
       return yield* plain(fs.sync(op.inode));
+    case "allocate":
+      return yield* plain(fs.allocate(op.inode, {
+        mode: op.mode,
+        offset: op.offset,
+        length: op.length,
+        killSetId: false,
+      }));
+    case "seek": {
+      const result = yield* fs.seek(op.inode, op.offset, op.hole ? "hole" : "data");
+      if (result === E.NXIO) return { offset: -1 };
+      return failed(result) ? result : { offset: result.offset };
+    }
+    case "copy": {
+      const { inode: from, offset: fromOffset, to, toOffset, length } = op;
+      const result = yield* fs.copyRange({ from, fromOffset, to, toOffset, length, killSetId: false });
+      return failed(result) ? result : { count: result.count };
+    }
+    case "setlk": {
+      if (op.waitMs === 0) return yield* plain(fs.setLock(op.inode, lockOf(op), false, new Future<void>()));
+      const signal = sleep(op.waitMs), unsure = sleep(op.waitMs + signalMs);
+      const observed = yield* plain(fs.setLock(op.inode, lockOf(op), true, signal));
+      return observed === E.INTR && unsure.settled ? null : observed;
+    }
+    case "getlk": {
+      const found = yield* fs.testLock(op.inode, lockOf(op));
+      if (failed(found)) return found;
+      const { type, ownerLow, pid } = found;
+      const start = Number(found.start), end = found.end === lockEnd ? lockedEnd : Number(found.end);
+      return { lock: type === "unlock" ? null : { owner: ownerLow, write: type === "write", start, end, pid } };
+    }
+    case "droplk":
+      return yield* plain(fs.dropLocks(op.inode, op.flock, op.owner, 0));
   }
 }
