@@ -563,7 +563,7 @@ export class FuseSession {
     const { name, newName } = request;
     if (isDot(name) || isDotDot(name) || isDot(newName) || isDotDot(newName)) return request.fail(E.BUSY);
     const flags = request.opcode === FUSE.RENAME2 ? request.u32(rename2In.flags) : 0;
-    // RENAME_WHITEOUT, and NOREPLACE together with EXCHANGE, as local file systems answer.
+    // NOREPLACE together with EXCHANGE, as any file system answers, and RENAME_WHITEOUT, which is not kept.
     const known = flags === 0 || flags === renameFlags.noReplace || flags === renameFlags.exchange;
     if (!known) return request.fail(E.INVAL);
     const newDir = this.#inode(request.u64(rename2In.newdir));
