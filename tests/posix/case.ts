@@ -25,8 +25,8 @@
  * - A call that fails rejects with a {@linkcode CallError}; {@linkcode fails} expects one. Calls of one process are made
  *   in the order in which they were asked for, so many can be asked for at once with Promise.all.
  * - `fs.process()` is another process, `fs.elsewhere()` one that uses another client (a second mount, a second
- *   connection) of the same volume: for locks, and for what clients promise each other. A call that blocks blocks its
- *   process.
+ *   connection) of the same volume: for locks, and for what clients promise each other; `fs.readOnly()` has the volume
+ *   read-only. A call that blocks blocks its process.
  * - Modes, sizes and offsets are numbers, times are nanoseconds in bigint.
  *
  * The ways a case is run: on a FUSE mount, over the library, and, as a control, on any local directory. A way is a
@@ -175,6 +175,8 @@ export interface Files {
   process(): Promise<Files>;
   /** A process that uses another client. */
   elsewhere(): Promise<Files>;
+  /** A process that has the file system read-only. */
+  readOnly(): Promise<Files>;
   /** Absolute path of the case's folder. */
   readonly folder: string;
 

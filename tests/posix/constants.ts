@@ -83,6 +83,8 @@ export const SYS = {
   fallocate: 285,
   preadv: 295,
   pwritev: 296,
+  name_to_handle_at: 303,
+  open_by_handle_at: 304,
   syncfs: 306,
   renameat2: 316,
   memfd_create: 319,

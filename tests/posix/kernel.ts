@@ -49,7 +49,8 @@ function contents(data: Bytes): Uint8Array {
 
 /** What a failed call is named by: long arguments are cut. */
 function show(arg: Argument | Bytes): string {
-  const text = typeof arg === "object" ? "..." : typeof arg === "string" ? JSON.stringify(arg) : String(arg);
+  const path = arg instanceof Uint8Array && arg.at(-1) === 0 ? decoder.decode(arg.subarray(0, -1)) : arg;
+  const text = typeof path === "object" ? "..." : typeof path === "string" ? JSON.stringify(path) : String(path);
   return text.length > 60 ? `${text.slice(0, 40)}... (${text.length})` : text;
 }
 
@@ -359,7 +360,8 @@ class Process {
 
   constructor(
     readonly agent: AgentProcess,
-    readonly mount: number,
+    /** Where it has the file system. */
+    readonly mount: string,
     /** All processes of the case. */
     readonly all: Process[],
   ) {
@@ -397,7 +399,7 @@ export class Kernel implements Files {
   }
 
   get folder(): string {
-    return `${this.#way.mounts[this.#process.mount]}/${this.name}`;
+    return `${this.#process.mount}/${this.name}`;
   }
 
   as(identity: Identity): Kernel {
@@ -409,7 +411,12 @@ export class Kernel implements Files {
   }
 
   async elsewhere(): Promise<Kernel> {
-    return await this.#way.enter(this.name, this.#process.mount + 1, this.#process.all);
+    const { mounts } = this.#way, next = (mounts.indexOf(this.#process.mount) + 1) % mounts.length;
+    return await this.#way.enter(this.name, mounts[next], this.#process.all);
+  }
+
+  async readOnly(): Promise<Kernel> {
+    return await this.#way.enter(this.name, this.#way.readOnlyMount, this.#process.all);
   }
 
   /** Any system call. Texts are paths; buffers that it writes to come back. */
@@ -708,7 +715,7 @@ export const typeBits: Record<FileType, number> = {
 /** Shared memory that can be read and written, for {@linkcode KernelFile.mmap}. */
 export const sharedMap = [PROT.READ | PROT.WRITE, MAP.SHARED] as const;
 
-/** Cases by system calls on mounted file systems, the same one at each of `mounts`. */
+/** Cases by system calls on a mounted file system. */
 export class KernelWay implements Way<Kernel> {
   readonly #idle: AgentProcess[] = [];
 
@@ -716,12 +723,14 @@ export class KernelWay implements Way<Kernel> {
     readonly name: WayName,
     /** Folders of the file system: where a client has it, and where another one has. */
     readonly mounts: readonly string[],
+    /** Where it is mounted read-only. */
+    readonly readOnlyMount: string,
     /** Starts an agent. */
     readonly command: readonly string[] = agentCommand,
   ) {}
 
   async begin(folder: string): Promise<{ fs: Kernel; end(): Promise<void> }> {
-    const all: Process[] = [], home = this.#acquire(0, all);
+    const all: Process[] = [], home = this.#acquire(this.mounts[0], all);
     const above = new Kernel(this, home, root, "");
     await above.mkdir(`${this.mounts[0]}/${folder}`);
     await above.chdir(`${this.mounts[0]}/${folder}`);
@@ -729,8 +738,8 @@ export class KernelWay implements Way<Kernel> {
   }
 
   /** A further process in a case's folder, by one of the mounts. */
-  async enter(folder: string, mount: number, all: Process[]): Promise<Kernel> {
-    const process = this.#acquire(mount % this.mounts.length, all);
+  async enter(folder: string, mount: string, all: Process[]): Promise<Kernel> {
+    const process = this.#acquire(mount, all);
     const fs = new Kernel(this, process, root, folder);
     await fs.chdir(fs.folder);
     return fs;
@@ -740,7 +749,7 @@ export class KernelWay implements Way<Kernel> {
     await Promise.all(this.#idle.splice(0).map((agent) => agent.end()));
   }
 
-  #acquire(mount: number, all: Process[]): Process {
+  #acquire(mount: string, all: Process[]): Process {
     return new Process(this.#idle.pop() ?? new AgentProcess(this.command), mount, all);
   }
 

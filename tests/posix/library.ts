@@ -130,15 +130,17 @@ class LibraryFiles implements Files {
   readonly #way: LibraryWay;
   readonly #process: Process;
   readonly #identity: Identity;
+  readonly #readOnly: boolean;
 
-  constructor(way: LibraryWay, process: Process, identity: Identity, readonly folder: string) {
+  constructor(way: LibraryWay, process: Process, identity: Identity, readonly folder: string, readOnly = false) {
+    this.#readOnly = readOnly;
     this.#way = way;
     this.#process = process;
     this.#identity = identity;
   }
 
   as(identity: Identity): LibraryFiles {
-    return new LibraryFiles(this.#way, this.#process, identity, this.folder);
+    return new LibraryFiles(this.#way, this.#process, identity, this.folder, this.#readOnly);
   }
 
   process(): Promise<LibraryFiles> {
@@ -149,8 +151,12 @@ class LibraryFiles implements Files {
     return Promise.resolve(this.#way.enter(this.#process.client + 1, this.folder, this.#process.all));
   }
 
+  readOnly(): Promise<LibraryFiles> {
+    return Promise.resolve(new LibraryFiles(this.#way, this.#process, this.#identity, this.folder, true));
+  }
+
   async #do<T>(call: string, work: (volume: Volume) => Promise<T>): Promise<T> {
-    return await calling(call, work(await this.#way.volume(this.#process.client, this.#identity)));
+    return await calling(call, work(await this.#way.volume(this.#process.client, this.#identity, this.#readOnly)));
   }
 
   #at(path: string): string {
@@ -334,12 +340,15 @@ export class LibraryWay implements Way<Files> {
   }
 
   /** The volume as somebody has it. */
-  volume(client: number, identity: Identity): Promise<Volume> {
+  volume(client: number, identity: Identity, readOnly = false): Promise<Volume> {
     const { uid, gid, groups, umask } = identity;
-    const key = JSON.stringify([client, uid, gid, groups, umask]);
+    const key = JSON.stringify([client, uid, gid, groups, umask, readOnly]);
     const known = this.#volumes.get(key);
     if (known !== undefined) return known;
-    const opened = this.#clusters[client].open(this.#volumeName, { as: { uid, gid, groups: [...groups], umask } });
+    const opened = this.#clusters[client].open(this.#volumeName, {
+      readOnly,
+      as: { uid, gid, groups: [...groups], umask },
+    });
     this.#volumes.set(key, opened);
     return opened;
   }

@@ -3,7 +3,8 @@
  * servers, or on a local directory. case.ts says how, and how to add one.
  */
 
-import { type Cluster, sleep, volume, withCluster } from "../cluster/harness.ts";
+import { join } from "@std/path";
+import { attempt, type Cluster, run, sleep, volume, withCluster } from "../cluster/harness.ts";
 import { needs, needyTest } from "../cluster/needs.ts";
 import { type Case, type Files, registered, registerFile, type Way } from "./case.ts";
 import { KernelWay } from "./kernel.ts";
@@ -75,11 +76,15 @@ async function checkAtRest(cluster: Cluster): Promise<void> {
 if (localPath !== undefined) {
   const own = `sealfs-posix-${Deno.pid}`;
   needyTest(`POSIX cases hold on ${localPath}`, needs(), async (t) => {
-    const path = `${localPath}/${own}`;
+    const path = `${localPath}/${own}`, readOnly = Deno.makeTempDirSync({ prefix: "sealfs-posix-" });
     Deno.mkdirSync(path);
     try {
-      await runCases(t, new KernelWay("local", [path]), [...registered.both, ...registered.kernel]);
+      await run(["mount", "--bind", path, readOnly]);
+      await run(["mount", "-o", "remount,bind,ro", readOnly]);
+      await runCases(t, new KernelWay("local", [path], readOnly), [...registered.both, ...registered.kernel]);
     } finally {
+      await attempt(["umount", "-l", readOnly]);
+      await Deno.remove(readOnly);
       await Deno.remove(path, { recursive: true });
     }
   });
@@ -89,8 +94,14 @@ if (localPath !== undefined) {
       // Cases are others than root, too.
       Deno.chmodSync(cluster.folder, 0o711);
       if (ways.includes("mount")) {
-        const mounts = cluster.clients.map(({ path }) => path);
-        await runCases(t, new KernelWay("mount", mounts), [...registered.both, ...registered.kernel]);
+        const mounts = cluster.clients.map(({ path }) => path), readOnly = join(cluster.folder, "readonly");
+        Deno.mkdirSync(readOnly);
+        await cluster.clientCli(cluster.clients[1], "mount", "-o", "ro", readOnly, volume);
+        try {
+          await runCases(t, new KernelWay("mount", mounts, readOnly), [...registered.both, ...registered.kernel]);
+        } finally {
+          await cluster.clientCli(cluster.clients[1], "umount", readOnly);
+        }
       }
       if (ways.includes("library")) {
         await runCases(t, await LibraryWay.start(cluster.managerAddress, volume), registered.both);
