@@ -170,7 +170,7 @@ export class FakeCluster {
       case "WRITE":
         this.#put(node!, 0, body.offset, data);
         node!.attributes.size = Math.max(node!.attributes.size, body.offset + data.length);
-        return { body: { size: node!.attributes.size, version: 1 } };
+        return { body: written(node!) };
       case "WRITE_CHUNK":
         if (body.gen < node!.attributes.gen) return { status: status.staleGen };
         return { body: { blocksDelta: bias + this.#put(node!, body.chunk, body.offset, data) } };
@@ -179,7 +179,7 @@ export class FakeCluster {
         node!.attributes.flags |= inodeFlags.far;
         node!.attributes.size = Math.max(node!.attributes.size, body.size);
         node!.attributes.blocks += body.blocksDelta - bias;
-        return { body: { size: node!.attributes.size, version: 1 } };
+        return { body: written(node!) };
       case "APPEND": {
         const offset = node!.attributes.size;
         for (let at = 0; at < data.length;) {
@@ -188,7 +188,7 @@ export class FakeCluster {
           at += count;
         }
         node!.attributes.size += data.length;
-        return { body: { offset, size: node!.attributes.size } };
+        return { body: { offset, ...written(node!) } };
       }
       case "SEEK_CHUNK": {
         const have = (node!.chunks.get(body.chunk) ?? new Uint8Array(0)).length;
@@ -320,4 +320,8 @@ export class FakeCluster {
       for (const store of this.network.stores) store.push(GRANTED, { inode: one.inode, ticket: one.ticket });
     }
   }
+}
+
+function written({ attributes: { size, blocks, mtime } }: Node) {
+  return { size, blocks, mtime, version: 1 };
 }
