@@ -202,6 +202,8 @@ export interface FileSystem {
 
   statistics(): Task<Result<Totals>>;
 
+  /** Attributes of an inode as they are now, if that is known without asking; else null. */
+  known(inode: number): Attributes | null;
   /** Milliseconds from now for which attributes that this file system has given may be used without asking; 0: none. */
   validityMs(attributes: Attributes): number;
   /** As {@linkcode FileSystem.validityMs}, for a name and what it stands for; `inode` 0: for its absence. */

@@ -197,6 +197,10 @@ export class VolumeClient implements FileSystem {
     return this.#volume.gone || (yield* statistics(this.#volume));
   }
 
+  known(inode: number): Attributes | null {
+    return this.#volume.gone !== 0 ? null : this.#volume.session.leases.attributes(inode);
+  }
+
   validityMs(attributes: Attributes): number {
     return this.#volume.session.leases.validityMs(attributes);
   }

@@ -4,7 +4,7 @@
  *
  * It keeps only what the kernel will ask about: open files, owners of locks, requests under way. There is no inode
  * table: nodeid = inode number, except that nodeid 1 is the volume's root. What the kernel may keep while leases last is
- * the affair of kernel_cache.ts; file data is dropped at each open.
+ * the affair of kernel_cache.ts; file data stays over an open only if the file's version is the same.
  *
  * @module
  */
@@ -85,6 +85,8 @@ export const parkedLocksMax = 4096;
 export const openFilesMax = 1 << 20;
 /** Most bytes one COPY_FILE_RANGE copies; the caller asks again for the rest. */
 const copyBytesMax = 16 << 20;
+/** Files of which it is remembered which version the kernel has pages of. */
+const dataVersionsMax = 65_536;
 /** Length of a directory entry's name that page sizes are guessed from. */
 const typicalNameBytes = 12;
 /** Read-ahead allowed in bytes; the bdi's own setting is the effective limit. */
@@ -185,6 +187,8 @@ export class FuseSession {
   /** Requests under way by unique; blocking locks with the future that cancels them. */
   #inFlight = new Map<number, Future<void> | null>();
   #parked = 0;
+  /** Versions of files at their last open, oldest first. */
+  #dataVersions = new Map<number, number>();
   /** By the thread that asked; see {@linkcode FuseSession.#saidAbsent}. */
   #told = new Map<number, Told>();
   /** True when the kernel leaves the umask to us (FUSE_DONT_MASK was agreed on). */
@@ -596,10 +600,32 @@ export class FuseSession {
 
   /**
    * Appends go to where the file's end truly is, which only the servers know, and O_DIRECT wants no cache. Everything
-   * else uses the page cache, so that a shared writable mmap works; it is dropped at each open.
+   * else uses the page cache, so that a shared writable mmap works; an open drops it unless the file is as it was.
    */
-  #openFlags(flags: number): number {
-    return (flags & (O.APPEND | O.DIRECT)) !== 0 ? FOPEN.DIRECT_IO : 0;
+  #openFlags(flags: number, attributes: Attributes): number {
+    const keep = this.#holdsDataOf(attributes) ? FOPEN.KEEP_CACHE : 0;
+    return (flags & (O.APPEND | O.DIRECT)) !== 0 ? FOPEN.DIRECT_IO : keep;
+  }
+
+  /**
+   * True when the pages that the kernel has of a file are those of the version that is opened now. It reads them in while
+   * the version is the one noted here or, if somebody writes, an older one; a write is done when the version has moved.
+   */
+  #holdsDataOf({ inode, version }: Attributes): boolean {
+    const same = this.#dataVersions.get(inode) === version;
+    this.#dataVersions.delete(inode);
+    this.#dataVersions.set(inode, version);
+    if (this.#dataVersions.size > dataVersionsMax) {
+      this.#dataVersions.delete(this.#dataVersions.keys().next().value!);
+    }
+    return same;
+  }
+
+  /** The mount has written through the kernel's pages: they are those of the new version if nobody else wrote in between. */
+  #wrote(inode: number, before: Attributes | null): void {
+    const after = this.fileSystem.known(inode);
+    if (before === null || after === null || this.#dataVersions.get(inode) !== before.version) return;
+    if (after.version === before.version + 1) this.#dataVersions.set(inode, after.version);
   }
 
   *#create(request: FuseRequest): Task<number> {
@@ -618,7 +644,7 @@ export class FuseSession {
     }
     if (!(yield* this.#opened(request, attributes))) return request.fail(E.NFILE);
     this.#putEntry(request, attributes, 0);
-    encodeOpen(request.view, request.bodyAt + entryOut.sizeof, request.handle, this.#openFlags(flags));
+    encodeOpen(request.view, request.bodyAt + entryOut.sizeof, request.handle, this.#openFlags(flags, attributes));
     return request.finish(entryOut.sizeof + openOut.sizeof);
   }
 
@@ -637,7 +663,7 @@ export class FuseSession {
     const attributes = yield* this.fileSystem.open(this.#inode(request.nodeid), { truncate, killSetId });
     if (failed(attributes)) return request.fail(attributes);
     if (!(yield* this.#opened(request, attributes))) return request.fail(E.NFILE);
-    encodeOpen(request.view, request.bodyAt, request.handle, this.#openFlags(flags));
+    encodeOpen(request.view, request.bodyAt, request.handle, this.#openFlags(flags, attributes));
     return request.finish(openOut.sizeof);
   }
 
@@ -709,11 +735,12 @@ export class FuseSession {
     const killSetId = (writeFlags & FUSE_WRITE_KILL_SUIDGID) !== 0;
     const append = (request.u32(readIn.flags) & O.APPEND) !== 0 && (writeFlags & FUSE_WRITE_CACHE) === 0;
     if (offset > Number.MAX_SAFE_INTEGER - data.length) return request.fail(E.FBIG);
-    const size = data.length;
+    const size = data.length, before = append ? null : this.fileSystem.known(inode);
     const result = append
       ? yield* this.fileSystem.append(inode, data, { killSetId })
       : yield* this.fileSystem.write(inode, offset, data, { killSetId });
     if (failed(result)) return request.fail(result);
+    this.#wrote(inode, before);
     setU64(request.view, request.bodyAt, size);
     return request.finish(8);
   }

@@ -133,6 +133,11 @@ export class MemoryFileSystem implements FileSystem {
     root.a.parent = this.root;
   }
 
+  known(inode: number): Attributes | null {
+    const node = this.validForMs > 0 ? this.#nodes.get(inode) : undefined;
+    return node === undefined ? null : { ...node.a };
+  }
+
   validityMs(): number {
     return this.validForMs;
   }

@@ -185,13 +185,33 @@ Deno.test("CREATE without O_EXCL makes the kernel look again when the name is no
   assertEquals(harness.fileSystem.opens, 0);
 });
 
-Deno.test("OPEN answers DIRECT_IO for appends and O_DIRECT only, never KEEP_CACHE", () => {
+function openFlagsOf(harness: Harness, node: number, flags: number): number {
+  return harness.ask("OPEN", { nodeid: node }, struct(8, { [openIn.flags]: flags })).view.getUint32(8, true);
+}
+
+Deno.test("OPEN answers DIRECT_IO for appends and O_DIRECT only", () => {
   const harness = new Harness();
   const { node } = create(harness, "file");
-  for (const [flags, expected] of [[0, 0], [2, 0], [O.APPEND | 1, FOPEN.DIRECT_IO], [0o40000, FOPEN.DIRECT_IO]]) {
-    const reply = harness.ask("OPEN", { nodeid: node }, struct(8, { [openIn.flags]: flags }));
-    assertEquals(reply.view.getUint32(8, true), expected);
-  }
+  for (const flags of [O.APPEND | 1, 0o40000]) assertEquals(openFlagsOf(harness, node, flags), FOPEN.DIRECT_IO);
+  for (const flags of [0, 2]) assertEquals(openFlagsOf(harness, node, flags) & FOPEN.DIRECT_IO, 0);
+});
+
+Deno.test("OPEN keeps the kernel's pages when the file is as it was at the last open, or only this mount wrote it since", () => {
+  const harness = new Harness(), { fileSystem } = harness;
+  const { node } = create(harness, "file");
+  assertEquals(openFlagsOf(harness, node, 0), FOPEN.KEEP_CACHE);
+  // Without a lease nobody can say who else has written.
+  write(harness, node, 0, utf8("mine"));
+  assertEquals(openFlagsOf(harness, node, 0), 0);
+  assertEquals(openFlagsOf(harness, node, 0), FOPEN.KEEP_CACHE);
+  fileSystem.validForMs = 1000;
+  write(harness, node, 0, utf8("mine"));
+  assertEquals(openFlagsOf(harness, node, 0), FOPEN.KEEP_CACHE);
+  harness.run(fileSystem.write(node, 0, utf8("another's"), { killSetId: false }));
+  assertEquals(openFlagsOf(harness, node, 0), 0);
+  harness.run(fileSystem.write(node, 0, utf8("another's"), { killSetId: false }));
+  write(harness, node, 0, utf8("mine"));
+  assertEquals(openFlagsOf(harness, node, 0), 0);
 });
 
 Deno.test("OPEN registers and RELEASE ends each open, and a file lives until then", () => {
