@@ -64,6 +64,7 @@ export const SYS = {
   lremovexattr: 198,
   fremovexattr: 199,
   getdents64: 217,
+  readahead: 187,
   fadvise64: 221,
   openat: 257,
   mkdirat: 258,
