@@ -158,5 +158,11 @@ export function fcntlLock(fd: number, command: number, type: number, start: numb
   view.setBigInt64(8, BigInt(start), true);
   view.setBigInt64(16, BigInt(length), true);
   const outcome = result(calls.fcntl(fd, command, bytes));
-  return { outcome, type: view.getInt16(0, true), start: Number(view.getBigInt64(8, true)) };
+  return {
+    outcome,
+    type: view.getInt16(0, true),
+    start: Number(view.getBigInt64(8, true)),
+    length: Number(view.getBigInt64(16, true)),
+    pid: view.getInt32(24, true),
+  };
 }
