@@ -4,7 +4,8 @@
  * /etc/fstab or `mount -t fuse.sealfs` mounts by the client daemon, which is started when none runs. With the option
  * `remount` it changes the flags of the mount that is there (`mount -o remount,ro DIR`).
  *
- * Options besides those of mount(8): `secret_file=PATH`, `socket_path=PATH`, `io_timeout=SECONDS`, `log_level=LEVEL`.
+ * Of mount(8)'s options, `relatime` (also without any), `noatime`, `strictatime` and `nodiratime` say which reads move
+ * access times. Besides them: `secret_file=PATH`, `socket_path=PATH`, `io_timeout=SECONDS`, `log_level=LEVEL`.
  *
  * @module
  */

@@ -5,6 +5,7 @@
  * @module
  */
 
+import type { AccessTimePolicy } from "../core/client/volume.ts";
 import type { LogOptions } from "./log.ts";
 import type { MailboxPort } from "./mailbox.ts";
 
@@ -21,6 +22,7 @@ export interface ClientWorkerStart {
   /** Id of the volume. */
   volume: number;
   readOnly: boolean;
+  accessTimes: AccessTimePolicy;
   /** Descriptor of /dev/fuse, mounted; the Worker closes it when it has `ended`, but not when it `failed`. */
   fuseFd: number;
   /** How long a request is retried before it ends in EIO. */

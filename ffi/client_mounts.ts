@@ -8,6 +8,7 @@
  * @module
  */
 
+import type { AccessTimePolicy } from "../core/client/volume.ts";
 import { volumeState } from "../core/placement/map.ts";
 import type { ClientOrder, ClientReport, ClientStop, ClientWorkerStart } from "./client_messages.ts";
 import {
@@ -230,7 +231,8 @@ export class ClientMounts {
       const { fd } = mountFuse({ source: `${managerAddress}/${name}`, mountpoint, options });
       mount.session = null;
       mount.device = findMount(mountpoint)?.device ?? "";
-      mount.served = await this.#startWorker(mount, session, { fd, volume: volume.id });
+      const { accessTimes } = options;
+      mount.served = await this.#startWorker(mount, session, { fd, volume: volume.id, accessTimes });
       setReadAhead(mountpoint);
       mount.state = "mounted";
       mount.problem = "";
@@ -246,7 +248,7 @@ export class ClientMounts {
   async #startWorker(
     mount: Mount,
     session: ManagerSession,
-    { fd, volume }: { fd: number; volume: number },
+    { fd, volume, accessTimes }: { fd: number; volume: number; accessTimes: AccessTimePolicy },
   ): Promise<Served> {
     const { secret, ioTimeoutMs, logger } = this.#options;
     const mailbox = new MainMailbox();
@@ -282,6 +284,7 @@ export class ClientMounts {
       map: session.mapBytes,
       volume,
       readOnly: mount.readOnly,
+      accessTimes,
       fuseFd: fd,
       ioTimeoutMs,
     };

@@ -48,7 +48,8 @@ class MountWorker {
       session: start.session,
       ioTimeoutMs: start.ioTimeoutMs,
     });
-    const volume = new VolumeClient(this.#session, { volumeId: start.volume, readOnly: start.readOnly });
+    const { volume: volumeId, readOnly, accessTimes } = start;
+    const volume = new VolumeClient(this.#session, { volumeId, readOnly, accessTimes });
     const notifier = new FuseNotifier(this.#reactor, start.fuseFd);
     this.#device = new FuseDevice({
       reactor: this.#reactor,

@@ -15,7 +15,7 @@ import { chunkShard } from "../placement/hash.ts";
 import { dataBytesMax, status } from "../protocol/frame.ts";
 import { APPEND, blocksBias, FSYNC, PUBLISH, READ, READ_CHUNK, WRITE, WRITE_CHUNK } from "../protocol/messages.ts";
 import type { Task } from "../task.ts";
-import { type Done, done } from "./filesystem.ts";
+import { type Done, done, type ReadOptions } from "./filesystem.ts";
 import { inParallel } from "./parallel.ts";
 import { errnoOf, parallelMax, type Volume, type WriteHint } from "./volume.ts";
 
@@ -58,17 +58,18 @@ function isOffset(offset: number): boolean {
 /** Reads up to `into.length` bytes; `count` is short only at the end of the file. */
 export function* read(
   volume: Volume,
-  inode: number,
-  offset: number,
-  into: Uint8Array,
+  asked: { inode: number; offset: number; into: Uint8Array } & ReadOptions,
 ): Task<Result<{ count: number }>> {
+  const { inode, offset, into } = asked, accessTimes = volume.accessTimes(asked);
   if (!isOffset(offset)) return E.INVAL;
   const length = Math.min(into.length, fileBytesMax - offset);
   if (length <= 0) return { count: 0 };
   const wanted = into.subarray(0, length);
-  if (offset + length <= chunkBytes) return yield* readNear(volume, inode, offset, wanted);
+  if (offset + length <= chunkBytes) {
+    return yield* readNear(volume, { inode, offset, length, gen: 0, accessTimes }, wanted);
+  }
   for (let attempt = 0, gen = 0;; attempt++) {
-    const read = yield* readFar(volume, { inode, offset, into: wanted, gen });
+    const read = yield* readFar(volume, { inode, offset, into: wanted, gen, accessTimes });
     if (failed(read)) return read;
     if (read.floor <= read.gen || attempt >= staleMax) return { count: read.count };
     gen = read.floor;
@@ -82,6 +83,8 @@ interface FarRead {
   into: Uint8Array;
   /** A truncation with this gen has come to chunks of the file: the size is to be of no older one. */
   gen: number;
+  /** As in READ. */
+  accessTimes: number;
 }
 
 /** What a far read found. Size and bytes belong together when `floor` is not above `gen`. */
@@ -102,7 +105,7 @@ function* readFar(volume: Volume, read: FarRead): Task<Result<FarBytes>> {
   const before = volume.sizeSeen(inode);
   const lengths = yield* inParallel(volume.session.runtime.scheduler, far.length + 1, parallelMax, function* (i) {
     if (i > 0) return yield* readPiece(volume, inode, far[i - 1], into, found);
-    const body = { inode, offset: near > 0 ? offset : 0, length: near, gen: read.gen };
+    const body = { inode, offset: near > 0 ? offset : 0, length: near, gen: read.gen, accessTimes: read.accessTimes };
     const reply = yield* volume.reply(READ, inode, body, { into: into.subarray(0, near) });
     if (reply.status === 0) ({ size, gen: found.gen } = reply.body!), nearCount = reply.dataLength;
     return reply.status === 0 ? reply.dataLength : -errnoOf(reply.status);
@@ -119,10 +122,14 @@ function* readFar(volume: Volume, read: FarRead): Task<Result<FarBytes>> {
   return errno === 0 ? found : errno;
 }
 
-function* readNear(volume: Volume, inode: number, offset: number, into: Uint8Array): Task<Result<{ count: number }>> {
-  const reply = yield* volume.reply(READ, inode, { inode, offset, length: into.length, gen: 0 }, { into });
+function* readNear(
+  volume: Volume,
+  body: { inode: number; offset: number; length: number; gen: number; accessTimes: number },
+  into: Uint8Array,
+): Task<Result<{ count: number }>> {
+  const reply = yield* volume.reply(READ, body.inode, body, { into });
   if (reply.status !== 0) return errnoOf(reply.status);
-  const count = Math.max(0, Math.min(reply.body!.size - offset, into.length));
+  const count = Math.max(0, Math.min(reply.body!.size - body.offset, into.length));
   if (reply.dataLength < count) into.fill(0, reply.dataLength, count);
   return { count };
 }

@@ -9,7 +9,7 @@ import { failed, type Result } from "../errno.ts";
 import { shardOf } from "../meta/layout.ts";
 import { GETATTRS, READDIR } from "../protocol/messages.ts";
 import type { Task } from "../task.ts";
-import type { DirectoryEntry } from "./filesystem.ts";
+import type { DirectoryEntry, ListOptions } from "./filesystem.ts";
 import { inParallel } from "./parallel.ts";
 import { parallelMax, type Volume } from "./volume.ts";
 
@@ -21,13 +21,11 @@ const inodesPerMessage = 4096;
 /** READDIR, and GETATTRS for far inodes with `plus`. An inode that is gone meanwhile has no attributes. */
 export function* readDirectory(
   volume: Volume,
-  dir: number,
-  cookie: number,
-  limitBytes: number,
-  plus: boolean,
+  asked: { dir: number; cookie: number; limitBytes: number } & ListOptions,
 ): Task<Result<DirectoryEntry[]>> {
-  const limit = Math.max(1, Math.min(limitBytes, pageBytesMax));
-  const page = yield* volume.ask(READDIR, dir, { dir, cookie, limitBytes: limit, plus });
+  const { dir, cookie, plus } = asked, limitBytes = Math.max(1, Math.min(asked.limitBytes, pageBytesMax));
+  const accessTimes = volume.directoryAccessTimes(asked);
+  const page = yield* volume.ask(READDIR, dir, { dir, cookie, limitBytes, plus, accessTimes });
   if (failed(page)) return page;
   if (plus) yield* fetchAttributes(volume, page.entries);
   return page.entries;

@@ -14,6 +14,18 @@ import type { Time } from "../runtime.ts";
 import type { Result } from "../errno.ts";
 import type { Future, Task } from "../task.ts";
 
+/** How to read. */
+export interface ReadOptions {
+  /** Leaves the atime as it is (O_NOATIME), whatever the mount says. */
+  noAtime?: boolean;
+}
+
+/** How to list a directory. */
+export interface ListOptions extends ReadOptions {
+  /** With attributes. */
+  plus: boolean;
+}
+
 /** Who asks: owner of what is created, pid for locks and logs. */
 export interface Caller {
   uid: number;
@@ -169,7 +181,7 @@ export interface FileSystem {
   /** Ends one open. */
   release(inode: number): Task<Done>;
   /** Reads up to `into.length` bytes; the result's `count` is short only at the end of the file. */
-  read(inode: number, offset: number, into: Uint8Array): Task<Result<{ count: number }>>;
+  read(inode: number, offset: number, into: Uint8Array, options?: ReadOptions): Task<Result<{ count: number }>>;
   /** Writes all of `data` at `offset`. `killSetId` clears setuid/setgid. */
   write(inode: number, offset: number, data: Uint8Array, options: { killSetId: boolean }): Task<Done>;
   /** Writes all of `data` at the end of the file, atomically among all clients; `offset` is where it went. */
@@ -184,7 +196,7 @@ export interface FileSystem {
   sync(inode: number): Task<Done>;
 
   /** Entries after `cookie` (0 = from the first), about `limitBytes` of names; empty at the end. Without "." and "..". */
-  readDirectory(dir: number, cookie: number, limitBytes: number, plus: boolean): Task<Result<DirectoryEntry[]>>;
+  readDirectory(dir: number, cookie: number, limitBytes: number, options: ListOptions): Task<Result<DirectoryEntry[]>>;
 
   getExtendedAttribute(inode: number, name: Uint8Array): Task<Result<Uint8Array>>;
   /** flags: {@linkcode xattrFlags}. POSIX ACLs are attributes as in Linux, see core/meta/acl.ts. */

@@ -194,7 +194,7 @@ export function* link(volume: Volume, inode: number, dir: number, name: Uint8Arr
 
 /** READLINK. */
 export function* readLink(volume: Volume, inode: number): Task<Result<Uint8Array>> {
-  const found = yield* volume.ask(READLINK, inode, { inode });
+  const found = yield* volume.ask(READLINK, inode, { inode, accessTimes: volume.accessTimes() });
   return failed(found) ? found : found.target;
 }
 

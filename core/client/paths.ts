@@ -188,7 +188,7 @@ export class Paths {
 
   /** Entries after `cookie` (0 = from the first); empty at the end. */
   *readDirectory(dir: number, cookie: number, limitBytes: number): Task<Result<DirectoryEntry[]>> {
-    const page = yield* this.fileSystem.readDirectory(dir, cookie, limitBytes, false);
+    const page = yield* this.fileSystem.readDirectory(dir, cookie, limitBytes, { plus: false });
     // Removed while it is read: it has no more entries.
     return page === E.STALE ? [] : page;
   }

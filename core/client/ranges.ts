@@ -177,7 +177,7 @@ function* copyData(volume: Volume, request: CopyRange, at: number, end: number):
   const pieces = Math.ceil((end - at) / copyPieceBytes);
   const results = yield* inParallel(volume.session.runtime.scheduler, pieces, copyPieces, function* (i): Task<number> {
     const start = at + i * copyPieceBytes, buffer = new Uint8Array(Math.min(copyPieceBytes, end - start));
-    const got = yield* read(volume, from, fromOffset + start, buffer);
+    const got = yield* read(volume, { inode: from, offset: fromOffset + start, into: buffer });
     if (failed(got)) return -got;
     const wrote = yield* write(volume, to, toOffset + start, buffer.subarray(0, got.count), { killSetId });
     return failed(wrote) ? -wrote : got.count;

@@ -47,7 +47,10 @@ export function* removeTree(paths: Paths, dir: number, name: Uint8Array): Task<D
   while (stack.length > 0) {
     const level = stack[stack.length - 1];
     if (level.barren > barrenMax) return E.NOTEMPTY;
-    const page = yield* fileSystem.readDirectory(level.inode, 0, pageBytes, !isSuperuser(paths.who));
+    const page = yield* fileSystem.readDirectory(level.inode, 0, pageBytes, {
+      plus: !isSuperuser(paths.who),
+      noAtime: true,
+    });
     if (failed(page) && !isGone(page)) return page;
     const errno = failed(page) || page.length === 0
       ? yield* leave(paths, level, stack)

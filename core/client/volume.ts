@@ -7,6 +7,7 @@
  */
 
 import { E, failed, type Result } from "../errno.ts";
+import { accessTimes } from "../meta/access_times.ts";
 import { type Attributes, inodeFlags } from "../meta/attributes.ts";
 import { shardOf } from "../meta/layout.ts";
 import { rootInode, volumeState } from "../placement/map.ts";
@@ -34,20 +35,55 @@ export function errnoOf(replyStatus: number): number {
   return replyStatus >= status.wrongOwner ? E.IO : replyStatus;
 }
 
+/** Which reads move access times, by the words of mount(8). */
+export interface AccessTimePolicy {
+  atime: "noatime" | "relatime" | "strictatime";
+  /** Directories keep theirs. */
+  noDirectories: boolean;
+}
+
+/** What a volume is opened with. */
+export interface VolumeOptions {
+  /** As in the map. */
+  volumeId: number;
+  /** Besides the volume's own setting. */
+  readOnly?: boolean;
+  /** relatime for everything when absent. */
+  accessTimes?: AccessTimePolicy;
+}
+
+const numberOfPolicy = {
+  noatime: accessTimes.never,
+  relatime: accessTimes.relative,
+  strictatime: accessTimes.always,
+} as const;
+
 /** See the module's comment. */
 export class Volume {
   readonly session: ClientSession;
   readonly id: number;
   readonly root: number;
   #readOnly: boolean;
+  #policy: AccessTimePolicy;
   #hints = new Map<number, WriteHint>();
   #sizes = new Map<number, { size: number; gen: number }>();
 
-  constructor(session: ClientSession, id: number, readOnly: boolean) {
+  constructor(session: ClientSession, options: VolumeOptions) {
     this.session = session;
-    this.id = id;
-    this.root = rootInode(id, session.maps.current.shards);
-    this.#readOnly = readOnly;
+    this.id = options.volumeId;
+    this.root = rootInode(this.id, session.maps.current.shards);
+    this.#readOnly = options.readOnly ?? false;
+    this.#policy = options.accessTimes ?? { atime: "relatime", noDirectories: false };
+  }
+
+  /** What a read of a file or symbolic link says of its atime. */
+  accessTimes(options: { noAtime?: boolean } = {}): number {
+    return options.noAtime || this.readOnly ? accessTimes.never : numberOfPolicy[this.#policy.atime];
+  }
+
+  /** What the listing of a directory says of its atime. */
+  directoryAccessTimes(options: { noAtime?: boolean } = {}): number {
+    return this.#policy.noDirectories ? accessTimes.never : this.accessTimes(options);
   }
 
   /** By the mount's wish or the volume's setting. */

@@ -23,8 +23,10 @@ import {
   type Done,
   done,
   type FileSystem,
+  type ListOptions,
   type Lock,
   type OpenOptions,
+  type ReadOptions,
   type Totals,
   type VoidListener,
   type Whence,
@@ -45,7 +47,7 @@ import {
 import { allocate, copyRange, seek } from "./ranges.ts";
 import type { ClientSession } from "./session.ts";
 import { statistics } from "./statistics.ts";
-import { Volume } from "./volume.ts";
+import { Volume, type VolumeOptions } from "./volume.ts";
 import {
   getExtendedAttribute,
   listExtendedAttributes,
@@ -57,9 +59,12 @@ import {
 export class VolumeClient implements FileSystem {
   #volume: Volume;
 
-  /** `volumeId` as in the map; `readOnly` is the mount's wish, besides the volume's own setting. */
-  constructor(session: ClientSession, options: { volumeId: number; readOnly?: boolean }) {
-    this.#volume = new Volume(session, options.volumeId, options.readOnly ?? false);
+  /**
+   * `volumeId` as in the map; `readOnly` is the mount's wish, besides the volume's own setting. Access times are relatime
+   * for everything when nothing is said.
+   */
+  constructor(session: ClientSession, options: VolumeOptions) {
+    this.#volume = new Volume(session, options);
   }
 
   get root(): number {
@@ -132,8 +137,13 @@ export class VolumeClient implements FileSystem {
     return done;
   }
 
-  *read(inode: number, offset: number, into: Uint8Array): Task<Result<{ count: number }>> {
-    return this.#unreadable(inode) || (yield* read(this.#volume, inode, offset, into));
+  *read(
+    inode: number,
+    offset: number,
+    into: Uint8Array,
+    options: ReadOptions = {},
+  ): Task<Result<{ count: number }>> {
+    return this.#unreadable(inode) || (yield* read(this.#volume, { inode, offset, into, ...options }));
   }
 
   *write(inode: number, offset: number, data: Uint8Array, options: { killSetId: boolean }): Task<Done> {
@@ -161,8 +171,13 @@ export class VolumeClient implements FileSystem {
     return this.#unreadable(inode) || (yield* sync(this.#volume, inode));
   }
 
-  *readDirectory(dir: number, cookie: number, limitBytes: number, plus: boolean): Task<Result<DirectoryEntry[]>> {
-    return this.#volume.gone || (yield* readDirectory(this.#volume, dir, cookie, limitBytes, plus));
+  *readDirectory(
+    dir: number,
+    cookie: number,
+    limitBytes: number,
+    options: ListOptions,
+  ): Task<Result<DirectoryEntry[]>> {
+    return this.#volume.gone || (yield* readDirectory(this.#volume, { dir, cookie, limitBytes, ...options }));
   }
 
   *getExtendedAttribute(inode: number, name: Uint8Array): Task<Result<Uint8Array>> {

@@ -151,6 +151,7 @@ export const O = {
    * regular file never carries, so both can be asked for at once.
    */
   DIRECT: 0o240000,
+  NOATIME: 0o1000000,
 } as const;
 
 /** Lock types of `struct fuse_file_lock`. */

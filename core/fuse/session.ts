@@ -725,7 +725,8 @@ export class FuseSession {
     const size = Math.min(request.u32(readIn.size), request.bodyBytes);
     if (offset > Number.MAX_SAFE_INTEGER - size) return request.finish(0);
     const into = request.bytes.subarray(request.bodyAt, request.bodyAt + size);
-    const result = yield* this.fileSystem.read(inode, offset, into);
+    const noAtime = (request.u32(readIn.flags) & O.NOATIME) !== 0;
+    const result = yield* this.fileSystem.read(inode, offset, into, { noAtime });
     return failed(result) ? request.fail(result) : request.finish(Math.min(result.count, size));
   }
 
@@ -757,7 +758,8 @@ export class FuseSession {
       if (failed(attributes)) return request.fail(attributes);
       parent = attributes.inode;
     }
-    const entries = yield* this.fileSystem.readDirectory(inode, cookie > 2 ? cookie : 0, limitBytes, plus);
+    const options = { plus, noAtime: (request.u32(readIn.flags) & O.NOATIME) !== 0 };
+    const entries = yield* this.fileSystem.readDirectory(inode, cookie > 2 ? cookie : 0, limitBytes, options);
     if (failed(entries)) return request.fail(entries);
     const page = dots(cookie, this.#node(inode), this.#node(parent));
     for (const entry of entries) page.push({ ...entry, node: this.#node(entry.inode), valid: noValidity });

@@ -41,7 +41,7 @@ export interface Attributes {
   mtime: Time;
   ctime: Time;
   btime: Time;
-  /** Counts every change of this inode; what caches compare. */
+  /** Counts every change of this inode but those of its atime; what caches compare. */
   version: number;
   /** Counts truncations; chunk writes carry it, so that one from before a truncation is refused. */
   gen: number;

@@ -32,6 +32,7 @@ import {
 } from "./layout.ts";
 import { Leases } from "./leases.ts";
 import { LockTable } from "./lock_table.ts";
+import { AccessTimes } from "./access_times.ts";
 import { Plan } from "./plan.ts";
 import { Tree } from "./tree.ts";
 import { Intents } from "./intent.ts";
@@ -107,6 +108,7 @@ export class Engine {
   readonly leases: Leases;
   readonly credit: Credit;
   readonly reaper: Reaper;
+  readonly accessTimes: AccessTimes;
   /** Files that ended lately: a write of their far chunks that was on its way must not make a chunk that nobody owns. */
   readonly ended = new RecentSet(endedMax);
   /** Fsyncs under way by inode. `written`: far data came meanwhile, which they may not cover. */
@@ -136,6 +138,7 @@ export class Engine {
     this.leases = new Leases(parts.runtime);
     this.credit = new Credit(this);
     this.reaper = new Reaper(this);
+    this.accessTimes = new AccessTimes(this);
   }
 
   /** Shards of the cluster. */

@@ -36,6 +36,11 @@ export class Plan {
     this.put(inodeKey(shardOf(value.inode), kind.inode, value.inode), encodeAttributes(value));
   }
 
+  /** Stores an inode's attributes of which nothing but the atime has changed: no new version. */
+  accessTime(value: Attributes): void {
+    this.put(inodeKey(shardOf(value.inode), kind.inode, value.inode), encodeAttributes(value));
+  }
+
   /** Charges a volume (negative deltas give back). */
   charge(volume: number, bytesDelta: number, inodesDelta: number): void {
     if (bytesDelta === 0 && inodesDelta === 0) return;

@@ -10,6 +10,7 @@
 
 import { decode, encode } from "../protocol/codec.ts";
 import { nameHash } from "../placement/siphash.ts";
+import type { Time } from "../runtime.ts";
 import type { Store } from "../store/store.ts";
 import type { Attributes } from "./attributes.ts";
 import {
@@ -57,6 +58,8 @@ interface HashKey {
 
 /** See the module's comment. */
 export class Tree {
+  /** Access times that are not recorded yet, by inode (core/meta/access_times.ts). */
+  readonly accessTimes = new Map<number, Time>();
   #hashKeys = new Map<number, HashKey>();
 
   constructor(readonly store: Store) {}
@@ -64,7 +67,10 @@ export class Tree {
   /** Attributes of an inode of this store, or null. */
   attributes(inode: number): Attributes | null {
     const value = this.store.get(inodeKey(shardOf(inode), kind.inode, inode));
-    return value === undefined ? null : decodeAttributes(inode, value);
+    if (value === undefined) return null;
+    const found = decodeAttributes(inode, value), read = this.accessTimes.get(inode);
+    if (read !== undefined) found.atime = read;
+    return found;
   }
 
   /** Finds a name in a directory that exists. */

@@ -220,11 +220,17 @@ export const RENAME = message(
 );
 /** To the shard of the new dentry's directory. */
 export const LINK = message(25, "LINK", struct({ inode: u53, dir: u53, name }), withAttributes, true);
-export const READLINK = message(26, "READLINK", inodeOnly, struct({ target: shortBytes }));
+/** `accessTimes` here and below: when to move the atime ({@linkcode accessTimes} of core/meta/access_times.ts). */
+export const READLINK = message(
+  26,
+  "READLINK",
+  struct({ inode: u53, accessTimes: u8 }),
+  struct({ target: shortBytes }),
+);
 export const READDIR = message(
   27,
   "READDIR",
-  struct({ dir: u53, cookie: u53, limitBytes: u32, plus: bool }),
+  struct({ dir: u53, cookie: u53, limitBytes: u32, plus: bool, accessTimes: u8 }),
   /** Attributes of near inodes when `plus`. `end`: nothing follows. */
   struct({ entries: array(directoryEntry, 8192), end: bool }),
 );
@@ -245,7 +251,7 @@ export const RELEASE = message(
 export const READ = message(
   34,
   "READ",
-  struct({ inode: u53, offset: u53, length: u32, gen: u53 }),
+  struct({ inode: u53, offset: u53, length: u32, gen: u53, accessTimes: u8 }),
   struct({ size: u53, version: u53, gen: u53 }),
 );
 /**

@@ -249,6 +249,7 @@ export class StoreServer {
 
   /** Stops serving: closes all links. The store is closed by its owner, when no request is active any more. */
   stop(): void {
+    if (!this.#failed) this.engine.accessTimes.record();
     this.#serving = false;
     this.#failed = true;
     for (const connection of [...this.#connections]) this.#close(connection);

@@ -8,6 +8,7 @@
  */
 
 import { isAbsolute, resolve } from "@std/path";
+import type { AccessTimePolicy } from "../../core/client/volume.ts";
 import { type Bytes, closeFd, cstr, errno, errnoText, libc, MNT, MS, O, systemError } from "../libc.ts";
 
 /** `TYPE.SUBTYPE` of our mounts, as /proc/self/mountinfo and fstab have it. */
@@ -19,7 +20,7 @@ const devicePath = "/dev/fuse";
 /** Most bytes of one READ. */
 const maxReadBytes = 1 << 20;
 
-const MS_SYNCHRONOUS = 16, MS_DIRSYNC = 128;
+const MS_SYNCHRONOUS = 16, MS_DIRSYNC = 128, MS_NODIRATIME = 2048, MS_STRICTATIME = 1 << 24;
 /** Links at the end of a path that are followed, as in the kernel. */
 const linksMax = 40;
 const ENOENT = 2, EINVAL = 22, EPERM = 1, EBUSY = 16;
@@ -27,6 +28,8 @@ const ENOENT = 2, EINVAL = 22, EPERM = 1, EBUSY = 16;
 /** What `-o` asks for: see {@linkcode parseMountOptions}. */
 export interface MountOptions {
   readOnly: boolean;
+  /** Which reads move access times: the servers keep them, the kernel only shows the flags. */
+  accessTimes: AccessTimePolicy;
   /** MS_* flags of mount(2), MS_RDONLY among them. */
   flags: number;
   /** Words for fusermount3 that stand for `flags`. */
@@ -44,6 +47,8 @@ const flagOptions = new Map<string, number>([
   ["nodev", MS.NODEV],
   ["noexec", MS.NOEXEC],
   ["noatime", MS.NOATIME],
+  ["nodiratime", MS_NODIRATIME],
+  ["strictatime", MS_STRICTATIME],
   ["sync", MS_SYNCHRONOUS],
   ["dirsync", MS_DIRSYNC],
 ]);
@@ -52,13 +57,16 @@ const flagRemovers = new Map<string, string>([
   ["suid", "nosuid"],
   ["dev", "nodev"],
   ["exec", "noexec"],
-  ["atime", "noatime"],
+  ["diratime", "nodiratime"],
   ["async", "sync"],
 ]);
-/** Meant for mount(8), fstab and boot, always in force, or about access times, which the servers keep: nothing to do. */
+/** Of these the last one counts; `atime` and `relatime` are what is done without any of them. */
+const atimeOptions = ["noatime", "strictatime", "relatime", "atime"];
+/** fusermount3 has no word for these. */
+const wordless = new Set(["nodiratime", "strictatime"]);
+/** Meant for mount(8), fstab and boot, or always in force: nothing to do. */
 const ignoredOptions = new Set(
-  ("defaults auto noauto _netdev nofail user nouser users owner group default_permissions relatime strictatime " +
-    "lazytime diratime nodiratime").split(" "),
+  "defaults auto noauto _netdev nofail user nouser users owner group default_permissions lazytime".split(" "),
 );
 /** What the kernel says of a mount besides its flags, and mount(8) hands back when it is to be remounted. */
 const toldOptions = /^(user_id|group_id|max_read)=\d+$/;
@@ -73,15 +81,22 @@ export function parseMountOptions(text: string): MountOptions {
   for (const word of given) {
     if (word === "" || word.startsWith("x-") || word.startsWith("comment=") || ignoredOptions.has(word)) continue;
     if (remount && (word === "remount" || toldOptions.test(word))) continue;
-    const removes = flagRemovers.get(word);
+    const removes = flagRemovers.get(word), isAtime = atimeOptions.includes(word);
+    if (isAtime) { for (const other of atimeOptions) words.delete(other); }
     if (flagOptions.has(word)) words.add(word);
+    else if (isAtime) continue;
     else if (removes !== undefined) words.delete(removes);
     else if (word === "allow_other") allowOther = true;
     else throw new Error(`unknown mount option "${word}"`);
   }
   let flags = 0;
   for (const word of words) flags |= flagOptions.get(word)!;
-  return { readOnly: words.has("ro"), flags, words: [...words], allowOther, remount };
+  const accessTimes: AccessTimePolicy = {
+    atime: words.has("noatime") ? "noatime" : words.has("strictatime") ? "strictatime" : "relatime",
+    noDirectories: words.has("nodiratime"),
+  };
+  const spoken = [...words].filter((word) => !wordless.has(word));
+  return { readOnly: words.has("ro"), accessTimes, flags, words: spoken, allowOther, remount };
 }
 
 /** A line of /proc/self/mountinfo. */

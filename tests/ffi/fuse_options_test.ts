@@ -11,13 +11,25 @@ import {
 import { MS } from "../../ffi/libc.ts";
 
 Deno.test("parseMountOptions() takes what fstab and mount(8) give, and the last word wins", () => {
-  const none = { readOnly: false, flags: 0, words: [], allowOther: undefined, remount: false };
+  const accessTimes = { atime: "relatime", noDirectories: false } as const;
+  const none = { readOnly: false, accessTimes, flags: 0, words: [], allowOther: undefined, remount: false };
   assertEquals(parseMountOptions(""), none);
   assertEquals(parseMountOptions("defaults,_netdev,nofail,user,x-systemd.automount,relatime,rw"), none);
   const some = parseMountOptions("ro,nosuid,nodev,noexec,allow_other,suid");
   assertEquals(some.flags, MS.RDONLY | MS.NODEV | MS.NOEXEC);
   assertEquals([some.readOnly, some.words, some.allowOther], [true, ["ro", "nodev", "noexec"], true]);
   assertEquals(parseMountOptions("ro,rw").readOnly, false);
+});
+
+Deno.test("parseMountOptions() reads which accesses are noted, the last word winning", () => {
+  const of = (text: string) => parseMountOptions(text).accessTimes;
+  assertEquals(of("noatime"), { atime: "noatime", noDirectories: false });
+  assertEquals(of("noatime,strictatime,nodiratime"), { atime: "strictatime", noDirectories: true });
+  assertEquals(of("strictatime,relatime,nodiratime,diratime"), { atime: "relatime", noDirectories: false });
+  assertEquals(of("noatime,atime").atime, "relatime");
+  // fusermount3 would refuse words that it does not know.
+  assertEquals(parseMountOptions("strictatime,nodiratime,nosuid").words, ["nosuid"]);
+  assertEquals(parseMountOptions("noatime").words, ["noatime"]);
 });
 
 Deno.test("parseMountOptions() names an option that it does not know", () => {

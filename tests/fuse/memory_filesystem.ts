@@ -648,7 +648,12 @@ export class MemoryFileSystem implements FileSystem {
     return typeof node === "number" ? node : done;
   }
 
-  *readDirectory(dir: number, cookie: number, limitBytes: number, plus: boolean): Task<Result<DirectoryEntry[]>> {
+  *readDirectory(
+    dir: number,
+    cookie: number,
+    limitBytes: number,
+    { plus }: { plus: boolean },
+  ): Task<Result<DirectoryEntry[]>> {
     yield* this.#enter("readDirectory");
     const node = this.#directory(dir);
     if (typeof node === "number") return node;

@@ -253,7 +253,7 @@ Deno.test("operations cost the round trips and log writes that the design gives 
     must(yield* fs.append(large.inode, small, { killSetId: false }));
   });
   await costs("listing of 40 directories with attributes", { client: { READDIR: 1, GETATTRS: 3 } }, function* (fs) {
-    const entries = must(yield* fs.readDirectory(root, 0, 65536, true));
+    const entries = must(yield* fs.readDirectory(root, 0, 65536, { plus: true }));
     assert(entries.length >= 40 && entries.every((entry) => entry.attributes !== null));
   });
   await costs("statfs", { client: { STATFS: 3 } }, function* (fs) {

@@ -436,7 +436,7 @@ function* call(fs: FileSystem, op: Op, sleep: Sleep): Task<Observed> {
     case "chmod":
       return yield* attributes(fs.setAttributes(op.inode, { mode: op.mode }));
     case "readdir": {
-      const result = yield* fs.readDirectory(op.dir, 0, pageBytes, false);
+      const result = yield* fs.readDirectory(op.dir, 0, pageBytes, { plus: false });
       if (failed(result)) return result;
       const entries = result.map((e): [string, number, number] => [decoder.decode(e.name), e.inode, e.type]);
       return { entries: entries.sort((a, b) => a[0] < b[0] ? -1 : 1) };

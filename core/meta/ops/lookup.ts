@@ -1,5 +1,6 @@
 /**
- * Reading the namespace: LOOKUP, GETATTR, GETATTRS, READLINK, READDIR. One request, one shard, no record.
+ * Reading the namespace: LOOKUP, GETATTR, GETATTRS, READLINK, READDIR. One request, one shard, no record; the last two
+ * may move an atime.
  * A name that work in progress is changing is waited for, so that nobody sees a rename half done.
  *
  * @module
@@ -63,6 +64,7 @@ export function readlink(engine: Engine, request: Request): Answer {
   if (failed(found)) return answerErrno(found);
   const target = engine.store.get(inodeKey(request.head.shard, kind.symlink, found.inode));
   if ((found.mode & S.IFMT) !== S.IFLNK || target === undefined) return answerErrno(E.INVAL);
+  engine.accessTimes.read(found, request.body.accessTimes);
   return { status: 0, body: { target: target.slice() } };
 }
 
@@ -71,6 +73,7 @@ export function readdir(engine: Engine, request: Request): Answer {
   const { dir, cookie, plus } = request.body, limitBytes = Math.min(request.body.limitBytes, pageBytesMax);
   const parent = engine.directory(dir);
   if (failed(parent)) return answerErrno(parent);
+  engine.accessTimes.read(parent, request.body.accessTimes);
   const entries: { name: Uint8Array; inode: number; type: number; cookie: number; attributes: Attributes | null }[] =
     [];
   let bytes = 0, end = true;

@@ -19,7 +19,7 @@ export const noOffset = 0xffffffff;
 /** Times a read starts over because the file was changed under it. */
 const attemptsMax = 8;
 
-/** READ. EISDIR is the client's; EINVAL for what is no regular file. */
+/** READ: may move the atime. EISDIR is the client's; EINVAL for what is no regular file. */
 export function read(engine: Engine, request: Request): Answer | Task<Answer> {
   const { inode, gen } = request.body;
   if (gen > 0 && engine.inodes.held(String(inode))) return readLater(engine, request);
@@ -39,10 +39,11 @@ function* readLater(engine: Engine, request: Request): Task<Answer> {
 }
 
 function readFrom(engine: Engine, request: Request, attempt: number): Answer | Task<Answer> {
-  const { inode, offset, length } = request.body;
+  const { inode, offset, length, accessTimes } = request.body;
   const file = engine.inode(inode);
   if (failed(file)) return answerErrno(file);
   if (!isRegular(file.mode) || length > dataBytesMax) return answerErrno(E.INVAL);
+  engine.accessTimes.read(file, accessTimes);
   const count = Math.max(0, Math.min(length, Math.min(file.size, chunkBytesMax) - offset));
   const body = { size: file.size, version: file.version, gen: file.gen };
   if (count === 0) return { status: 0, body };

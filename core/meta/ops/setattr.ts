@@ -84,6 +84,7 @@ function change(engine: Engine, plan: Plan, file: Attributes, body: {
   }
   if ((bits & valid.uid) !== 0) file.uid = body.uid;
   if ((bits & valid.gid) !== 0) file.gid = body.gid;
+  if ((bits & (valid.atimeNow | valid.atime)) !== 0) engine.accessTimes.forget(file.inode);
   if ((bits & valid.atimeNow) !== 0) file.atime = now;
   else if ((bits & valid.atime) !== 0) file.atime = body.atime;
   if ((bits & valid.mtimeNow) !== 0) file.mtime = now;

@@ -191,13 +191,13 @@ Deno.test("readDirectory() with attributes asks each store once for the far ones
   c.file("near", shardOf(c.volume.root));
   const gone = c.file("gone", 4);
   c.nodes.delete(gone.inode);
-  const page = value(c.runtime.run(c.volume.readDirectory(c.volume.root, 0, 65536, true)));
+  const page = value(c.runtime.run(c.volume.readDirectory(c.volume.root, 0, 65536, { plus: true })));
   const names = c.names();
   assertEquals(names[0], "READDIR");
   assert(names.length <= 4 && names.slice(1).every((name) => name === "GETATTRS"), names.join());
   assertEquals(page.length, 14);
   for (const entry of page) assertEquals(entry.attributes?.inode ?? gone.inode, entry.inode);
-  assertEquals(value(c.runtime.run(c.volume.readDirectory(c.volume.root, page[13].cookie, 65536, true))), []);
+  assertEquals(value(c.runtime.run(c.volume.readDirectory(c.volume.root, page[13].cookie, 65536, { plus: true }))), []);
 });
 
 Deno.test("statistics() adds up the stores and shows the smaller of budget and space", () => {

@@ -208,7 +208,9 @@ Deno.test("Caller.call() copies a reply's data to where it was asked for, and re
   const w = world(() => ({ body: { size: 3, version: 1 }, data }));
   const into = new Uint8Array(5);
   const ask = () =>
-    w.runtime.run(w.caller.call(READ, { shard: 0 }, { inode: 1, offset: 0, length: 5, gen: 0 }, { into }));
+    w.runtime.run(
+      w.caller.call(READ, { shard: 0 }, { inode: 1, offset: 0, length: 5, gen: 0, accessTimes: 0 }, { into }),
+    );
   assertEquals(ask().dataLength, 3);
   assertEquals([...into], [1, 2, 3, 0, 0]);
   data = new Uint8Array(6).fill(9);

@@ -34,7 +34,7 @@ Deno.test("StoreServer makes and removes directories on other shards", () => {
   assertEquals(c.call(m.RMDIR, c.root, { dir: c.root, name: bytes("d3") }).status, E.NOTEMPTY);
   assertEquals(c.call(m.RMDIR, c.root, { dir: c.root, name: bytes("d4") }).status, 0);
   assertEquals(c.attributes(c.root).nlink, 21);
-  const page = c.call(m.READDIR, c.root, { dir: c.root, cookie: 0, limitBytes: 100000, plus: true });
+  const page = c.call(m.READDIR, c.root, { dir: c.root, cookie: 0, limitBytes: 100000, plus: true, accessTimes: 0 });
   assertEquals(page.entries.length, 19);
 });
 
@@ -72,10 +72,13 @@ Deno.test("StoreServer writes inline, into chunk 0 and far chunks, and cuts them
   const write = (offset: number, data: Uint8Array) =>
     c.call(m.WRITE, file, { inode: file, offset, killSetId: false }, data);
   assertEquals(write(0, bytes("hello")).size, 5);
-  assertEquals(c.call(m.READ, file, { inode: file, offset: 1, length: 100, gen: 0 }).data, bytes("ello"));
+  assertEquals(
+    c.call(m.READ, file, { inode: file, offset: 1, length: 100, gen: 0, accessTimes: 0 }).data,
+    bytes("ello"),
+  );
   const block = new Uint8Array(10000).fill(7);
   assertEquals(write(3, block).size, 10003);
-  const read = c.call(m.READ, file, { inode: file, offset: 0, length: 20000, gen: 0 });
+  const read = c.call(m.READ, file, { inode: file, offset: 0, length: 20000, gen: 0, accessTimes: 0 });
   assertEquals([read.data.length, read.data[2], read.data[3]], [10003, 108, 7]);
   assertEquals(
     c.call(m.PUBLISH, file, { inode: file, gen: 0, size: 0, blocksDelta: 2 ** 31, servers: [], killSetId: false })
