@@ -198,6 +198,12 @@ export interface FileSystem {
   /** Entries after `cookie` (0 = from the first), about `limitBytes` of names; empty at the end. Without "." and "..". */
   readDirectory(dir: number, cookie: number, limitBytes: number, options: ListOptions): Task<Result<DirectoryEntry[]>>;
 
+  /** A directory is open from here to `letGo`: should others remove it, its holder still gets its attributes. */
+  hold(dir: number): void;
+  letGo(dir: number): void;
+  /** The front end will not name this inode again unless it finds it anew. */
+  forget(inode: number): void;
+
   getExtendedAttribute(inode: number, name: Uint8Array): Task<Result<Uint8Array>>;
   /** flags: {@linkcode xattrFlags}. POSIX ACLs are attributes as in Linux, see core/meta/acl.ts. */
   setExtendedAttribute(inode: number, name: Uint8Array, value: Uint8Array, flags: number): Task<Done>;

@@ -162,12 +162,12 @@ export function* makeDirectory(
 
 /** UNLINK. */
 export function* unlink(volume: Volume, dir: number, name: Uint8Array): Task<Done> {
-  return nameErrno(name) || finished(yield* volume.ask(UNLINK, dir, { dir, name }));
+  return nameErrno(name) || removal(volume, yield* volume.ask(UNLINK, dir, { dir, name }));
 }
 
 /** RMDIR. */
 export function* removeDirectory(volume: Volume, dir: number, name: Uint8Array): Task<Done> {
-  return nameErrno(name) || finished(yield* volume.ask(RMDIR, dir, { dir, name }));
+  return nameErrno(name) || removal(volume, yield* volume.ask(RMDIR, dir, { dir, name }));
 }
 
 /** RENAME. EINVAL for flags that are not offered. */
@@ -181,7 +181,7 @@ export function* rename(
   if (errno !== 0) return errno;
   if (flags !== 0 && flags !== renameFlags.noReplace && flags !== renameFlags.exchange) return E.INVAL;
   const body = { dir: from.dir, name: from.name, newDir: to.dir, newName: to.name, flags };
-  return finished(yield* volume.ask(RENAME, from.dir, body));
+  return removal(volume, yield* volume.ask(RENAME, from.dir, body));
 }
 
 /** LINK. */
@@ -192,10 +192,18 @@ export function* link(volume: Volume, inode: number, dir: number, name: Uint8Arr
   return failed(linked) ? linked : volume.seen(linked.attributes);
 }
 
-/** READLINK. */
+/** READLINK, also of a link that was removed here. */
 export function* readLink(volume: Volume, inode: number): Task<Result<Uint8Array>> {
   const found = yield* volume.ask(READLINK, inode, { inode, accessTimes: volume.accessTimes() });
+  if (found === E.STALE) return volume.ghosts.target(inode) ?? found;
   return failed(found) ? found : found.target;
+}
+
+/** The end of a removal: what has lost its last name may still be held by programs. */
+function removal(volume: Volume, answer: Result<{ gone: Attributes | null; target: Uint8Array }>): Done {
+  if (failed(answer)) return answer;
+  if (answer.gone !== null) volume.ghosts.removed(answer.gone, answer.target);
+  return done;
 }
 
 /** An answer without content. */

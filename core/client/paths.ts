@@ -190,7 +190,7 @@ export class Paths {
   *readDirectory(dir: number, cookie: number, limitBytes: number): Task<Result<DirectoryEntry[]>> {
     const page = yield* this.fileSystem.readDirectory(dir, cookie, limitBytes, { plus: false });
     // Removed while it is read: it has no more entries.
-    return page === E.STALE ? [] : page;
+    return page === E.NOENT ? [] : page;
   }
 
   /** getxattr(2); of a link itself without `follow`. */

@@ -1,7 +1,8 @@
 /**
  * What every operation on a volume needs: the session, the volume's identity, and the little that is remembered of
- * inodes between operations. It caches nothing that a program could see: only what a write has to carry, which the
- * servers check. What leases allow to be used without asking is in the session's lease cache.
+ * inodes between operations. It caches nothing that a program could see of what exists: only what a write has to carry,
+ * which the servers check, and what is left of inodes that are gone (ghosts.ts). What leases allow to be used without
+ * asking is in the session's lease cache.
  *
  * @module
  */
@@ -15,6 +16,7 @@ import type { CallOptions, Reply } from "../protocol/caller.ts";
 import { status } from "../protocol/frame.ts";
 import { GETATTR, type Message } from "../protocol/messages.ts";
 import type { Task } from "../task.ts";
+import { ghostOf, Ghosts } from "./ghosts.ts";
 import type { ClientSession } from "./session.ts";
 
 /** Inodes of which something is remembered. */
@@ -28,6 +30,8 @@ export interface WriteHint {
   volume: number;
   /** The inode is known to have far chunks. */
   far: boolean;
+  /** What a server said last. */
+  last: Attributes;
 }
 
 /** errno for a reply's status: what is no errno (a dead session, a server out of its mind) is EIO. */
@@ -63,6 +67,7 @@ export class Volume {
   readonly session: ClientSession;
   readonly id: number;
   readonly root: number;
+  readonly ghosts = new Ghosts();
   #readOnly: boolean;
   #policy: AccessTimePolicy;
   #hints = new Map<number, WriteHint>();
@@ -136,9 +141,22 @@ export class Volume {
     const { inode } = attributes;
     this.#hints.delete(inode);
     this.#hints.set(inode, hintOf(attributes));
+    this.ghosts.seen(attributes);
     if (this.#hints.size > hintsMax) this.forget(this.#hints.keys().next().value!);
     this.noteSize(inode, attributes.size, attributes.gen);
     return attributes;
+  }
+
+  /** Last attributes of an inode of which its server says that it is gone; null when nothing is remembered. */
+  ghost(inode: number): Attributes | null {
+    if (inode === this.root) return null;
+    const last = this.ghosts.find(inode) ?? this.#hints.get(inode)?.last ?? null;
+    return last === null ? null : ghostOf(last);
+  }
+
+  /** A directory has been opened: it may be removed while it is. */
+  hold(inode: number): void {
+    this.ghosts.hold(inode, this.session.leases.attributes(inode) ?? this.#hints.get(inode)?.last ?? null);
   }
 
   /** The size that an answer gave last, and its gen; null when none did. */
@@ -168,6 +186,6 @@ export class Volume {
   }
 }
 
-function hintOf({ gen, volume, flags }: Attributes): WriteHint {
-  return { gen, volume, far: (flags & inodeFlags.far) !== 0 };
+function hintOf(last: Attributes): WriteHint {
+  return { gen: last.gen, volume: last.volume, far: (last.flags & inodeFlags.far) !== 0, last };
 }

@@ -7,7 +7,7 @@
  * @module
  */
 
-import type { Result } from "../errno.ts";
+import { E, type Result } from "../errno.ts";
 import type { Attributes } from "../meta/attributes.ts";
 import type { Future, Task } from "../task.ts";
 import { setAttributes } from "./attributes.ts";
@@ -31,6 +31,7 @@ import {
   type VoidListener,
   type Whence,
 } from "./filesystem.ts";
+import { changedGhost } from "./ghosts.ts";
 import { dropLocks, setLock, testLock } from "./locks.ts";
 import {
   create,
@@ -89,12 +90,16 @@ export class VolumeClient implements FileSystem {
   }
 
   *getAttributes(inode: number): Task<Result<Attributes>> {
-    return this.#volume.gone || (yield* this.#volume.attributes(inode));
+    if (this.#volume.gone) return this.#volume.gone;
+    const found = yield* this.#volume.attributes(inode);
+    return found === E.STALE ? this.#volume.gone || (this.#volume.ghost(inode) ?? found) : found;
   }
 
   *setAttributes(inode: number, change: AttributeChange): Task<Result<Attributes>> {
     const errno = this.#volume.unwritable || (change.size === undefined ? 0 : this.#volume.staleness(inode));
-    return errno || (yield* setAttributes(this.#volume, inode, change));
+    if (errno !== 0) return errno;
+    const changed = yield* setAttributes(this.#volume, inode, change);
+    return changed === E.STALE ? this.#volume.gone || this.#changeGhost(inode, change) : changed;
   }
 
   *create(dir: number, name: Uint8Array, options: CreateOptions, caller: Caller): Task<Result<Attributes>> {
@@ -168,7 +173,7 @@ export class VolumeClient implements FileSystem {
   }
 
   *sync(inode: number): Task<Done> {
-    return this.#unreadable(inode) || (yield* sync(this.#volume, inode));
+    return this.#unreadable(inode) || (yield* this.#unlessGhost(inode, sync(this.#volume, inode), done));
   }
 
   *readDirectory(
@@ -180,8 +185,21 @@ export class VolumeClient implements FileSystem {
     return this.#volume.gone || (yield* readDirectory(this.#volume, { dir, cookie, limitBytes, ...options }));
   }
 
+  hold(dir: number): void {
+    this.#volume.hold(dir);
+  }
+
+  letGo(dir: number): void {
+    this.#volume.ghosts.letGo(dir);
+  }
+
+  forget(inode: number): void {
+    this.#volume.ghosts.forget(inode);
+  }
+
   *getExtendedAttribute(inode: number, name: Uint8Array): Task<Result<Uint8Array>> {
-    return this.#volume.gone || (yield* getExtendedAttribute(this.#volume, inode, name));
+    const read = getExtendedAttribute(this.#volume, inode, name);
+    return this.#volume.gone || (yield* this.#unlessGhost(inode, read, E.NODATA));
   }
 
   *setExtendedAttribute(inode: number, name: Uint8Array, value: Uint8Array, flags: number): Task<Done> {
@@ -189,7 +207,8 @@ export class VolumeClient implements FileSystem {
   }
 
   *listExtendedAttributes(inode: number): Task<Result<Uint8Array>> {
-    return this.#volume.gone || (yield* listExtendedAttributes(this.#volume, inode));
+    const listed = listExtendedAttributes(this.#volume, inode);
+    return this.#volume.gone || (yield* this.#unlessGhost(inode, listed, new Uint8Array(0)));
   }
 
   *removeExtendedAttribute(inode: number, name: Uint8Array): Task<Done> {
@@ -226,6 +245,19 @@ export class VolumeClient implements FileSystem {
 
   watch(listener: VoidListener): void {
     this.#volume.session.leases.watch(listener);
+  }
+
+  /** What an operation says, or `instead` when the inode is gone and is a ghost here. */
+  *#unlessGhost<T extends object>(inode: number, task: Task<Result<T>>, instead: Result<T>): Task<Result<T>> {
+    const result = yield* task;
+    if (result !== E.STALE || this.#volume.gone || this.#volume.ghost(inode) === null) return result;
+    return instead;
+  }
+
+  #changeGhost(inode: number, change: AttributeChange): Result<Attributes> {
+    const ghost = this.#volume.ghost(inode);
+    const changed = ghost && changedGhost(ghost, change, this.#volume.session.runtime.wallTime());
+    return changed === null ? E.STALE : this.#volume.seen(changed);
   }
 
   #unreadable(inode: number): number {

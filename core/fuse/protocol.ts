@@ -235,6 +235,9 @@ export const flushIn = { fh: 0, lockOwner: 16, sizeof: 24 } as const;
 export const readIn = { fh: 0, offset: 8, size: 16, readFlags: 20, lockOwner: 24, flags: 32, sizeof: 40 } as const;
 /** struct fuse_setxattr_in as with FUSE_SETXATTR_EXT. */
 export const setxattrIn = { size: 0, flags: 4, setxattrFlags: 8, sizeof: 16 } as const;
+/** struct fuse_batch_forget_in; as many struct fuse_forget_one follow, which begin with the nodeid. */
+export const batchForgetIn = { count: 0, sizeof: 8 } as const;
+export const forgetOne = { nodeid: 0, nlookup: 8, sizeof: 16 } as const;
 /** struct fuse_getxattr_in, for LISTXATTR too. */
 export const getxattrIn = { size: 0, sizeof: 8 } as const;
 /** struct fuse_lk_in with its struct fuse_file_lock. */

@@ -18,6 +18,7 @@ import { Future, type Task } from "../task.ts";
 import { KernelCache, type KernelNotifier } from "./kernel_cache.ts";
 import {
   attrOut,
+  batchForgetIn,
   copyFileRangeIn,
   createIn,
   type Dirent,
@@ -34,6 +35,7 @@ import {
   FATTR,
   flushIn,
   FOPEN,
+  forgetOne,
   FUSE,
   FUSE_KERNEL_MINOR_VERSION,
   FUSE_KERNEL_VERSION,
@@ -225,6 +227,7 @@ export class FuseSession {
     switch (request.opcode) {
       case FUSE.FORGET:
       case FUSE.BATCH_FORGET:
+        return this.#forget(request);
       case FUSE.NOTIFY_REPLY:
         return 0;
       case FUSE.INTERRUPT:
@@ -317,9 +320,11 @@ export class FuseSession {
         return done(request, yield* this.fileSystem.sync(this.#inode(request.nodeid)));
       case FUSE.OPENDIR:
         // Directories are read by cookie alone: there is nothing to open.
+        this.fileSystem.hold(this.#inode(request.nodeid));
         encodeOpen(request.view, request.bodyAt, 0, 0);
         return request.finish(openOut.sizeof);
       case FUSE.RELEASEDIR:
+        this.fileSystem.letGo(this.#inode(request.nodeid));
         return request.finish(0);
       case FUSE.READDIR:
         return yield* this.#readdir(request, false);
@@ -404,6 +409,20 @@ export class FuseSession {
     this.#dontMask = (flags & INIT.DONT_MASK) !== 0;
     this.options.onReady?.({ major, minor, flags, flags2 });
     return request.finish(initOut.sizeof);
+  }
+
+  #forget(request: FuseRequest): number {
+    if (request.error !== 0) return 0;
+    if (request.opcode === FUSE.FORGET) {
+      this.fileSystem.forget(this.#inode(request.nodeid));
+      return 0;
+    }
+    const most = Math.floor((request.argsBytes - batchForgetIn.sizeof) / forgetOne.sizeof);
+    const count = Math.min(request.u32(batchForgetIn.count), most);
+    for (let at = 0; at < count; at++) {
+      this.fileSystem.forget(this.#inode(request.u64(batchForgetIn.sizeof + at * forgetOne.sizeof)));
+    }
+    return 0;
   }
 
   /** Answers with EAGAIN when the request is not known here yet: the kernel sends the interrupt again. */
@@ -755,7 +774,8 @@ export class FuseSession {
     let parent = inode;
     if (cookie <= 1 && inode !== this.fileSystem.root) {
       const attributes = yield* this.fileSystem.parent(inode);
-      if (failed(attributes)) return request.fail(attributes);
+      // A directory that is gone has no entries, as the kernel says of those that were removed through it.
+      if (failed(attributes)) return request.fail(attributes === E.STALE ? E.NOENT : attributes);
       parent = attributes.inode;
     }
     const options = { plus, noAtime: (request.u32(readIn.flags) & O.NOATIME) !== 0 };

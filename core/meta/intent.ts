@@ -85,8 +85,13 @@ export const actions = {
     }),
     outcome: struct({ attributes }),
   },
-  dropDirectory: { tag: 2, codec: struct({ inode: u53 }), outcome: struct({}) },
-  changeLinks: { tag: 3, codec: struct({ inode: u53, add: bool, parent: u53 }), outcome: struct({ attributes }) },
+  dropDirectory: { tag: 2, codec: struct({ inode: u53 }), outcome: struct({ gone: optional(attributes) }) },
+  /** `target`: of a symbolic link that loses its last name. */
+  changeLinks: {
+    tag: 3,
+    codec: struct({ inode: u53, add: bool, parent: u53 }),
+    outcome: struct({ attributes, target: shortBytes }),
+  },
   moved: { tag: 4, codec: struct({ inode: u53, parent: u53 }), outcome: struct({}) },
   claimName: {
     tag: 5,

@@ -35,6 +35,16 @@ export type StepResult = number | {
   committed?: () => void;
 };
 
+/** What a removal has ended: what lost its last name, and the target of a symbolic link. */
+export interface Removed {
+  gone: Attributes | null;
+  target: Uint8Array;
+}
+
+const noBytes = new Uint8Array(0);
+/** {@linkcode Removed} when something else still names it. */
+export const nothingRemoved: Removed = { gone: null, target: noBytes };
+
 const directoryType = S.IFDIR >> 12;
 
 /** Applies an action. EINVAL for one on an inode or name that is not of the step's shard, or on a name that cannot be. */
@@ -89,23 +99,26 @@ function makeDirectory(engine: Engine, step: StepContext, body: ActionBody<"make
 
 function dropDirectory(engine: Engine, step: StepContext, body: ActionBody<"dropDirectory">): StepResult {
   const found = engine.tree.attributes(body.inode);
-  if (found === null) return { outcome: {} };
+  if (found === null) return { outcome: { gone: null } };
   if (!isDirectory(found.mode)) return E.NOTDIR;
   const held = engine.names.heldInGroup(body.inode, step.owner);
   if (held === "others") return busy;
   if (found.entries > 0) return E.NOTEMPTY;
-  planDropDirectory(engine, step.plan, found);
-  return { outcome: {}, committed: () => engine.tree.forget(body.inode) };
+  const { gone } = planDropDirectory(engine, step.plan, found);
+  return { outcome: { gone }, committed: () => engine.tree.forget(body.inode) };
 }
 
 /** Plans the end of an empty directory. */
-export function planDropDirectory(engine: Engine, plan: Plan, directory: Attributes): void {
+export function planDropDirectory(engine: Engine, plan: Plan, directory: Attributes): Removed {
   const shard = shardOf(directory.inode);
   plan.inodes.push(directory.inode);
+  directory.ctime = engine.stamp(directory);
+  directory.nlink = 0;
   plan.remove(inodeKey(shard, kind.inode, directory.inode));
   plan.remove(inodeKey(shard, kind.hashKey, directory.inode));
   planDropExtended(engine, plan, directory.inode);
   plan.charge(directory.volume, 0, -1);
+  return { gone: directory, target: noBytes };
 }
 
 /** Plans the removal of an inode's extended attributes. */
@@ -125,10 +138,10 @@ function changeLinks(engine: Engine, step: StepContext, body: ActionBody<"change
     if (isDirectory(found.mode)) return E.PERM;
     if (found.nlink >= linksMax) return E.MLINK;
     planAddLink(engine, step.plan, found, body.parent);
-    return { outcome: { attributes: found } };
+    return { outcome: { attributes: found, target: noBytes } };
   }
-  planDropLink(engine, step.plan, found);
-  return { outcome: { attributes: found } };
+  const { target } = planDropLink(engine, step.plan, found);
+  return { outcome: { attributes: found, target } };
 }
 
 /** Plans one more name of a file. */
@@ -140,11 +153,16 @@ export function planAddLink(engine: Engine, plan: Plan, file: Attributes, parent
 }
 
 /** Plans one name less of a file; with the last one it goes, or becomes an orphan while it is open. */
-export function planDropLink(engine: Engine, plan: Plan, file: Attributes): void {
+export function planDropLink(engine: Engine, plan: Plan, file: Attributes): Removed {
   file.ctime = engine.stamp(file);
   file.nlink = Math.max(0, file.nlink - 1);
-  if (file.nlink > 0) plan.attributes(file);
-  else engine.reaper.planEnd(plan, file);
+  if (file.nlink > 0) {
+    plan.attributes(file);
+    return nothingRemoved;
+  }
+  const target = engine.store.get(inodeKey(shardOf(file.inode), kind.symlink, file.inode))?.slice() ?? noBytes;
+  engine.reaper.planEnd(plan, file);
+  return { gone: file, target };
 }
 
 function moved(engine: Engine, step: StepContext, body: ActionBody<"moved">): StepResult {

@@ -44,6 +44,8 @@ const nothing = struct({});
 const name = shortBytes;
 const withAttributes = struct({ attributes });
 const inodeOnly = struct({ inode: u53 });
+/** What a removal has ended: attributes of the inode that lost its last name, and a symbolic link's target. */
+const removed = struct({ gone: optional(attributes), target: shortBytes });
 
 /** A lock on the wire. type: 0 read, 1 write, 2 unlock. */
 export const lock = struct({
@@ -208,14 +210,14 @@ export const MKDIR = message(
   withAttributes,
   true,
 );
-export const UNLINK = message(22, "UNLINK", struct({ dir: u53, name }), nothing, true);
-export const RMDIR = message(23, "RMDIR", struct({ dir: u53, name }), nothing, true);
+export const UNLINK = message(22, "UNLINK", struct({ dir: u53, name }), removed, true);
+export const RMDIR = message(23, "RMDIR", struct({ dir: u53, name }), removed, true);
 /** To the shard of the source's directory. */
 export const RENAME = message(
   24,
   "RENAME",
   struct({ dir: u53, name, newDir: u53, newName: name, flags: u32 }),
-  nothing,
+  removed,
   true,
 );
 /** To the shard of the new dentry's directory. */

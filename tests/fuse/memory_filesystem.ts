@@ -106,6 +106,9 @@ function setAccessAcl(node: Node, value: Uint8Array, killSetgid: boolean): numbe
 
 /** See the module's comment. */
 export class MemoryFileSystem implements FileSystem {
+  /** Directories that are open, and what the front end has forgotten. */
+  readonly held: number[] = [];
+  readonly forgotten: number[] = [];
   readonly root = 7 * 2 ** 41 + 2;
   readonly readOnly: boolean;
   /** What the kernel may keep, and whom to tell when it may not any more. */
@@ -667,6 +670,18 @@ export class MemoryFileSystem implements FileSystem {
       bytes += entry.name.length;
     }
     return page;
+  }
+
+  hold(dir: number): void {
+    this.held.push(dir);
+  }
+
+  letGo(dir: number): void {
+    this.held.splice(this.held.indexOf(dir), 1);
+  }
+
+  forget(inode: number): void {
+    this.forgotten.push(inode);
   }
 
   *getExtendedAttribute(inode: number, name: Uint8Array): Task<Result<Uint8Array>> {

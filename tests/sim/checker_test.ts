@@ -159,6 +159,20 @@ Deno.test("Checker lets a write over two chunks appear in parts while it runs, a
   assertThrows(() => checker.round([call(1, 30, 31, read(1, at, 100), { bytes: half })]), Inexplicable);
 });
 
+Deno.test("Checker takes what is gone for a ghost without names, and nothing else", () => {
+  const afterwards = (op: Op, observed: Observed) => () => {
+    const checker = fresh();
+    checker.round([call(0, 0, 1, { kind: "mkdir", dir: root, name: "d", mode: 0o755 }, dir(2))]);
+    checker.round([call(0, 2, 3, { kind: "rmdir", dir: root, name: "d" }, {})]);
+    checker.round([call(0, 4, 5, op, observed)]);
+  };
+  afterwards({ kind: "stat", inode: 2 }, dir(2, 0))();
+  afterwards({ kind: "stat", inode: 2 }, E.STALE)();
+  afterwards({ kind: "listxattr", inode: 2 }, { names: [] })();
+  assertThrows(afterwards({ kind: "stat", inode: 2 }, dir(2)), Inexplicable);
+  assertThrows(afterwards({ kind: "listxattr", inode: 2 }, { names: ["user.a"] }), Inexplicable);
+});
+
 Deno.test("Checker keeps an unlinked file alive while it is open, and lets it go afterwards", () => {
   const checker = fresh();
   const { mode, ...rest } = create("a") as Op & { kind: "create" };

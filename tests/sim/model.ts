@@ -466,7 +466,7 @@ export class State {
   #onInode(id: number, step: Step, then: (inode: Inode) => State[]): State[] {
     if (this.limbo.has(id)) return [this];
     const inode = this.inodes.get(id);
-    if (inode === undefined) return step.refused(gone, this);
+    if (inode === undefined) return step.isGhost ? [this] : step.refused(gone, this);
     return then(inode);
   }
 
@@ -1011,6 +1011,20 @@ class Step {
   /** It did or may succeed. */
   get succeeded(): boolean {
     return typeof this.observed !== "number";
+  }
+
+  /** What a client may say of an inode that is gone and that it has seen: it is there without names (core/client/ghosts.ts). */
+  get isGhost(): boolean {
+    const { op, observed } = this;
+    if (observed === null) return false;
+    if (op.kind === "getxattr") return observed === E.NODATA;
+    if (typeof observed === "number") return false;
+    if (op.kind === "stat" || op.kind === "chmod") {
+      const { inode, nlink } = observed.seen!;
+      return inode === op.inode && (nlink === 0 || nlink === anyNlink);
+    }
+    if (op.kind === "listxattr") return observed.names!.length === 0;
+    return op.kind === "readlink" || op.kind === "fsync";
   }
 
   /** The operation fails in `state` with one of `errnos`; an unknown outcome then changes nothing. */

@@ -30,7 +30,16 @@ import { type Answer, answerErrno, type Engine, nameLock, type Request } from ".
 import { busy, type Intent, intentKind } from "../intent.ts";
 import { shardOf } from "../layout.ts";
 import { Plan } from "../plan.ts";
-import { checkTarget, planDropDirectory, planDropLink, planMoved, planSetName } from "../steps.ts";
+import {
+  checkTarget,
+  nothingRemoved,
+  planDropDirectory,
+  planDropLink,
+  planMoved,
+  planSetName,
+  type Removed,
+} from "../steps.ts";
+import { removedBy } from "./unlink.ts";
 
 /** Steps of the intent: numbers are stored. */
 const steps = {
@@ -106,7 +115,7 @@ function renameNear(
     movingDirectory: source.type === directoryType,
   });
   if (typeof target === "number") return answerErrno(target);
-  if (target.inode === source.inode) return engine.answer(request, new Plan(), {});
+  if (target.inode === source.inode) return engine.answer(request, new Plan(), nothingRemoved);
   if (target.inode !== 0 && shardOf(target.inode) !== shard) return null;
   const exchange = (body.flags & renameFlags.exchange) !== 0;
   if (exchange && target.type === directoryType && body.dir !== body.newDir) return null;
@@ -126,21 +135,22 @@ function applyNear(
   if (failed(dir) || failed(newDir)) return answerErrno(E.NOENT);
   if (dir.volume !== newDir.volume) return answerErrno(E.XDEV);
   const exchange = (body.flags & renameFlags.exchange) !== 0;
+  let removed = nothingRemoved;
   const victim = target.inode === 0 ? null : engine.tree.attributes(target.inode);
   if (victim !== null && !exchange && target.type === directoryType) {
     if (engine.names.heldInGroup(victim.inode, owner) === "others") return answerErrno(busy);
     if (victim.entries > 0) return answerErrno(E.NOTEMPTY);
-    planDropDirectory(engine, plan, victim);
+    removed = planDropDirectory(engine, plan, victim);
     engine.tree.forget(victim.inode);
   } else if (victim !== null && exchange) planMoved(engine, plan, victim, body.dir);
-  else if (victim !== null) planDropLink(engine, plan, victim);
+  else if (victim !== null) removed = planDropLink(engine, plan, victim);
   planSetName(engine, plan, dir, body.name, exchange ? target : nothing);
   planSetName(engine, plan, newDir, body.newName, source);
   plan.attributes(dir);
   if (newDir !== dir) plan.attributes(newDir);
   const moved = engine.tree.attributes(source.inode);
   if (moved !== null) planMoved(engine, plan, moved, body.newDir);
-  return engine.answer(request, plan, {});
+  return engine.answer(request, plan, removed);
 }
 
 /** The intent's story. Ends with EBUSY, nothing done, when it has to be started over. */
@@ -156,16 +166,17 @@ function* drive(engine: Engine, intent: Intent, body: Body): Task<Answer> {
   const state: State = decode(renameState, intent.state);
   const volume = engine.tree.attributes(body.dir)!.volume;
   const root = rootInode(volume, engine.shards);
+  const removed = { ...nothingRemoved };
   if (intent.phase === phase.begun) {
-    const errno = yield* prepare(engine, intent, { body, state, root, volume });
+    const errno = yield* prepare(engine, intent, { body, state, root, volume, removed });
     if (errno !== 0 || sameInode(state)) {
       yield* undo(intent, body, root);
-      return errno === 0 ? intent.finish(new Plan(), {}) : intent.abort(errno);
+      return errno === 0 ? intent.finish(new Plan(), nothingRemoved) : intent.abort(errno);
     }
     yield* commit(engine, intent, body, state);
   }
-  yield* finish(intent, body, state, root);
-  return intent.finish(new Plan(), {});
+  const unlinked = yield* finish(intent, body, state, root);
+  return intent.finish(new Plan(), unlinked.gone === null ? removed : unlinked);
 }
 
 /** Both names stand for one inode: rename(2) does nothing. */
@@ -179,11 +190,11 @@ function movesDirectory(body: Body, state: State): boolean {
     ((body.flags & renameFlags.exchange) !== 0 && state.victimType === directoryType);
 }
 
-/** Steps 2 to 4: errno. Fills in what the target holds. */
+/** Steps 2 to 4: errno. Fills in what the target holds, and a directory that it replaces. */
 function* prepare(
   engine: Engine,
   intent: Intent,
-  at: { body: Body; state: State; root: number; volume: number },
+  at: { body: Body; state: State; root: number; volume: number; removed: Removed },
 ): Task<number> {
   const { body, state, root } = at;
   const mayMove = body.dir !== body.newDir &&
@@ -212,6 +223,7 @@ function* prepare(
   }
   if (state.victim === 0 || state.victimType !== directoryType) return 0;
   const dropped = yield* intent.step(steps.dropVictim, shardOf(state.victim), "dropDirectory", { inode: state.victim });
+  at.removed.gone = dropped.outcome?.gone ?? null;
   return dropped.errno;
 }
 
@@ -259,10 +271,11 @@ function* commit(engine: Engine, intent: Intent, body: Body, state: State): Task
   yield* intent.record(phase.committed, encode(renameState, state), plan);
 }
 
-/** Step 6. */
-function* finish(intent: Intent, body: Body, state: State, root: number): Task<void> {
+/** Step 6. Tells which file has lost its last name. */
+function* finish(intent: Intent, body: Body, state: State, root: number): Task<Removed> {
   const { inode, type, victim, victimType } = state;
   const exchange = (body.flags & renameFlags.exchange) !== 0;
+  let removed = nothingRemoved;
   // While both names are locked: the next rename of this inode tells it its parent after this one.
   yield* intent.step(steps.moved, shardOf(inode), "moved", { inode, parent: body.newDir });
   if (exchange) yield* intent.step(steps.movedBack, shardOf(victim), "moved", { inode: victim, parent: body.dir });
@@ -270,9 +283,10 @@ function* finish(intent: Intent, body: Body, state: State, root: number): Task<v
   yield* intent.step(steps.setTarget, shardOf(body.newDir), "setName", target);
   if (victim !== 0 && !exchange && victimType !== directoryType) {
     const links = { inode: victim, add: false, parent: 0 };
-    yield* intent.step(steps.unlinkVictim, shardOf(victim), "changeLinks", links);
+    removed = removedBy((yield* intent.step(steps.unlinkVictim, shardOf(victim), "changeLinks", links)).outcome);
   }
   if (movesDirectory(body, state) || exchange) {
     yield* intent.step(steps.unlock, shardOf(root), "moveUnlock", { root, claim: steps.moveLock });
   }
+  return removed;
 }

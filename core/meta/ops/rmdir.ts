@@ -15,7 +15,7 @@ import { type Answer, answerErrno, type Engine, nameLock, type Request } from ".
 import { busy, type Intent, intentKind } from "../intent.ts";
 import { shardOf } from "../layout.ts";
 import { Plan } from "../plan.ts";
-import { planDropDirectory, planSetName } from "../steps.ts";
+import { nothingRemoved, planDropDirectory, planSetName } from "../steps.ts";
 
 const directoryType = S.IFDIR >> 12;
 const nothing = { inode: 0, type: 0 };
@@ -55,11 +55,11 @@ function near(engine: Engine, request: Request, inode: number, owner: string): A
   if (failed(parent)) return answerErrno(parent);
   if (directory !== null && directory.entries > 0) return answerErrno(E.NOTEMPTY);
   const plan = new Plan();
-  if (directory !== null) planDropDirectory(engine, plan, directory);
+  const removed = directory === null ? nothingRemoved : planDropDirectory(engine, plan, directory);
   planSetName(engine, plan, parent, request.body.name, nothing);
   plan.attributes(parent);
   engine.tree.forget(inode);
-  return engine.answer(request, plan, {});
+  return engine.answer(request, plan, removed);
 }
 
 /** The intent's story. Ends with EBUSY, nothing done, when it has to be started over. */
@@ -70,12 +70,12 @@ export function* removeDirectoryStory(engine: Engine, intent: Intent): Task<Answ
   const entry = engine.tree.find(dir, name).entry!;
   const dropped = yield* intent.step(1, shardOf(entry.inode), "dropDirectory", { inode: entry.inode });
   let answer: Answer;
-  if (dropped.errno !== 0) answer = intent.abort(dropped.errno);
+  if (dropped.outcome === null) answer = intent.abort(dropped.errno);
   else {
     const plan = new Plan(), parent = engine.tree.attributes(dir)!;
     planSetName(engine, plan, parent, name, nothing);
     plan.attributes(parent);
-    answer = intent.finish(plan, {});
+    answer = intent.finish(plan, { ...nothingRemoved, gone: dropped.outcome.gone });
   }
   engine.names.release(lock, intent.owner, dir);
   return answer;

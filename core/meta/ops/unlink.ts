@@ -14,10 +14,10 @@ import { LINK, UNLINK } from "../../protocol/messages.ts";
 import type { Task } from "../../task.ts";
 import { isDirectory, S } from "../attributes.ts";
 import { type Answer, answerErrno, type Engine, nameLock, type Request } from "../engine.ts";
-import { type Intent, intentKind } from "../intent.ts";
+import { type ActionOutcome, type Intent, intentKind } from "../intent.ts";
 import { linksMax, shardOf } from "../layout.ts";
 import { Plan } from "../plan.ts";
-import { planAddLink, planDropLink, planSetName } from "../steps.ts";
+import { nothingRemoved, planAddLink, planDropLink, planSetName, type Removed } from "../steps.ts";
 
 const stepLinks = 1;
 const directoryType = S.IFDIR >> 12;
@@ -36,8 +36,7 @@ export function unlink(engine: Engine, request: Request): Answer | Task<Answer> 
   const plan = new Plan(), file = engine.tree.attributes(entry.inode);
   planSetName(engine, plan, parent, name, nothing);
   plan.attributes(parent);
-  if (file !== null) planDropLink(engine, plan, file);
-  return engine.answer(request, plan, {});
+  return engine.answer(request, plan, file === null ? nothingRemoved : planDropLink(engine, plan, file));
 }
 
 /** With the name locked: far inodes, and names that somebody else had locked. */
@@ -63,13 +62,20 @@ export function* unlinkStory(engine: Engine, intent: Intent): Task<Answer> {
   engine.names.tryAcquire(lock, intent.owner, dir);
   yield* intent.record(1, intent.state);
   const entry = engine.tree.find(dir, name).entry!;
-  yield* intent.step(stepLinks, shardOf(entry.inode), "changeLinks", { inode: entry.inode, add: false, parent: 0 });
+  const links = { inode: entry.inode, add: false, parent: 0 };
+  const { outcome } = yield* intent.step(stepLinks, shardOf(entry.inode), "changeLinks", links);
   const plan = new Plan(), parent = engine.tree.attributes(dir)!;
   planSetName(engine, plan, parent, name, nothing);
   plan.attributes(parent);
-  const answer = intent.finish(plan, {});
+  const answer = intent.finish(plan, removedBy(outcome));
   engine.names.release(lock, intent.owner, dir);
   return answer;
+}
+
+/** What a step that took a link away has ended; null: it found nothing. */
+export function removedBy(outcome: ActionOutcome<"changeLinks"> | null): Removed {
+  if (outcome === null || outcome.attributes.nlink > 0) return nothingRemoved;
+  return { gone: outcome.attributes, target: outcome.target };
 }
 
 /** LINK. EEXIST, ENOENT, EPERM for directories, EMLINK, EXDEV between volumes. */

@@ -336,6 +336,28 @@ Deno.test("READDIR lists dots with cookies 1 and 2 and resumes at any cookie", (
   assertEquals(harness.ask("READDIR", {}, struct(40, { [readIn.size]: 8 })).errno, E.INVAL);
 });
 
+Deno.test("OPENDIR holds the directory until RELEASEDIR, and FORGETs reach the file system", () => {
+  const harness = new Harness(), { fileSystem } = harness;
+  const dir = mkdir(harness, "dir");
+  harness.ask("OPENDIR", { nodeid: dir }, struct(8));
+  assertEquals(fileSystem.held, [Number(dir)]);
+  harness.ask("RELEASEDIR", { nodeid: dir }, struct(24));
+  assertEquals(fileSystem.held, []);
+  assertEquals(harness.ask("FORGET", { nodeid: dir }, struct(8)).errno, -1);
+  const two = [struct(8, { 0: 2 }), struct(16, { 0: 5n, 8: 1n }), struct(16, { 0: 6n, 8: 1n })];
+  assertEquals(harness.ask("BATCH_FORGET", {}, ...two).errno, -1);
+  // A count that the request has no room for names no more than there is.
+  assertEquals(harness.ask("BATCH_FORGET", {}, struct(8, { 0: 0xffffffff }), struct(16, { 0: 7n })).errno, -1);
+  assertEquals(fileSystem.forgotten, [Number(dir), 5, 6, 7]);
+});
+
+Deno.test("READDIR of a directory that is gone says ENOENT", () => {
+  const harness = new Harness();
+  const dir = mkdir(harness, "dir");
+  assertEquals(harness.ask("RMDIR", {}, "dir").errno, 0);
+  assertEquals(harness.ask("READDIR", { nodeid: dir }, struct(40, { [readIn.size]: 4096 })).errno, E.NOENT);
+});
+
 Deno.test("RENAME2 passes NOREPLACE and EXCHANGE and refuses WHITEOUT", () => {
   const harness = new Harness();
   const a = create(harness, "a").node, b = create(harness, "b").node;

@@ -4,7 +4,7 @@ import { MapHolder } from "../../../core/placement/map_holder.ts";
 import { Caller, type CallerOptions } from "../../../core/protocol/caller.ts";
 import { noSlot, status } from "../../../core/protocol/frame.ts";
 import { slotsPerServer } from "../../../core/protocol/gate.ts";
-import { GETATTRS, GRANTED, LISTXATTR, peerKind, READ, UNLINK, WRITE } from "../../../core/protocol/messages.ts";
+import { GETATTRS, GRANTED, LISTXATTR, peerKind, READ, REMOVEXATTR, WRITE } from "../../../core/protocol/messages.ts";
 import { waitAll } from "../../../core/task.ts";
 import { type Asked, fakeMap, FakeNetwork, FakeRuntime, FakeStore, replyFrame, type Said } from "../fake.ts";
 
@@ -53,7 +53,7 @@ Deno.test("Caller.call() shakes hands, then sends many requests on one link", ()
 Deno.test("Caller.call() keeps slot and sequence when the link is lost, and the slot is free after the answer", () => {
   let fail = 2;
   const w = world(() => fail-- > 0 ? "hangup" : {});
-  const send = () => w.runtime.run(w.caller.call(UNLINK, { shard: 0 }, { dir: 1, name }));
+  const send = () => w.runtime.run(w.caller.call(REMOVEXATTR, { shard: 0 }, { inode: 1, name }));
   assertEquals(send().status, 0);
   assertEquals(send().status, 0);
   const heads = w.stores[0].asked.map((one) => one.head);
@@ -71,7 +71,7 @@ Deno.test("Caller.call() waits for the newer map when the server is not the owne
   const w = world((_, store) => store.serverId === 1 ? { status: status.wrongOwner, epoch: 2 } : {});
   w.runtime.at(300, () => w.maps.update({ ...fakeMap(2, [1, 1]), owners: fakeMap(2, [1, 1]).owners.map(() => [2]) }));
   const start = w.runtime.nowMs();
-  assertEquals(w.runtime.run(w.caller.call(UNLINK, { shard: 0 }, { dir: 1, name })).server, 2);
+  assertEquals(w.runtime.run(w.caller.call(REMOVEXATTR, { shard: 0 }, { inode: 1, name })).server, 2);
   assertLess(w.runtime.nowMs() - start, 400);
   assertEquals(w.stores[0].asked.length, 1);
   assertEquals(w.stores[1].asked[0].head.slot, 0);
@@ -92,7 +92,7 @@ Deno.test("Caller.call() asks again after a growing pause while the server says 
   let count = 0;
   const w = world(() => count++ < 8 ? { status: status.retry } : {});
   const start = w.runtime.nowMs();
-  assertEquals(w.runtime.run(w.caller.call(UNLINK, { shard: 0 }, { dir: 1, name })).status, 0);
+  assertEquals(w.runtime.run(w.caller.call(REMOVEXATTR, { shard: 0 }, { inode: 1, name })).status, 0);
   const took = w.runtime.nowMs() - start;
   assert(took > 60 && took < 250, `${took} ms`);
   assertEquals(new Set(w.stores[0].asked.map((one) => one.head.sequence)), new Set([1]));
@@ -101,7 +101,7 @@ Deno.test("Caller.call() asks again after a growing pause while the server says 
 Deno.test("Caller.call() returns errno and staleGen at once", () => {
   for (const answer of [E.NOENT, status.staleGen]) {
     const w = world(() => ({ status: answer }));
-    const reply = w.runtime.run(w.caller.call(UNLINK, { shard: 0 }, { dir: 1, name }));
+    const reply = w.runtime.run(w.caller.call(REMOVEXATTR, { shard: 0 }, { inode: 1, name }));
     assertEquals([reply.status, reply.body, reply.sends], [answer, undefined, 1]);
   }
 });
@@ -118,16 +118,16 @@ Deno.test("Caller.call() gives up with EIO after the io timeout when a server is
 Deno.test("Caller.call() gives up with EIO after the io timeout when a server is not there, and goes on when it returns", () => {
   const w = world(() => ({}), { ioTimeoutMs: 9000 });
   w.stores[0].up = false;
-  assertEquals(w.runtime.run(w.caller.call(UNLINK, { shard: 0 }, { dir: 1, name })).status, E.IO);
+  assertEquals(w.runtime.run(w.caller.call(REMOVEXATTR, { shard: 0 }, { inode: 1, name })).status, E.IO);
   w.runtime.at(3000, () => w.stores[0].up = true);
-  assertEquals(w.runtime.run(w.caller.call(UNLINK, { shard: 0 }, { dir: 1, name })).status, 0);
+  assertEquals(w.runtime.run(w.caller.call(REMOVEXATTR, { shard: 0 }, { inode: 1, name })).status, 0);
   assertEquals(w.stores[0].asked[0].head.slot, 0, "a slot of a request that was never sent is used again");
 });
 
 Deno.test("Caller.call() sends again on the same link when only one reply is overdue", () => {
   let first = true;
   const w = world((asked) => {
-    if (asked.message !== UNLINK || !first) return names([]);
+    if (asked.message !== REMOVEXATTR || !first) return names([]);
     first = false;
     return "silence";
   }, { callTimeoutMs: 1000 });
@@ -139,7 +139,7 @@ Deno.test("Caller.call() sends again on the same link when only one reply is ove
     return 0;
   };
   w.runtime.scheduler.spawn(busy());
-  const reply = w.runtime.run(w.caller.call(UNLINK, { shard: 0 }, { dir: 1, name }));
+  const reply = w.runtime.run(w.caller.call(REMOVEXATTR, { shard: 0 }, { inode: 1, name }));
   assertEquals([reply.status, reply.sends], [0, 2]);
   assertEquals(w.network.connections, 1);
 });
@@ -147,19 +147,19 @@ Deno.test("Caller.call() sends again on the same link when only one reply is ove
 Deno.test("Caller fences the slot of a mutation that was given up before it is used again", () => {
   let silent = true;
   const w = world(() => silent ? "silence" : {}, { callTimeoutMs: 1000, ioTimeoutMs: 3000 });
-  assertEquals(w.runtime.run(w.caller.call(UNLINK, { shard: 0 }, { dir: 1, name })).status, E.IO);
+  assertEquals(w.runtime.run(w.caller.call(REMOVEXATTR, { shard: 0 }, { inode: 1, name })).status, E.IO);
   w.runtime.pass(10_000);
-  assertEquals(w.runtime.run(w.caller.call(UNLINK, { shard: 0 }, { dir: 1, name })).status, E.IO);
+  assertEquals(w.runtime.run(w.caller.call(REMOVEXATTR, { shard: 0 }, { inode: 1, name })).status, E.IO);
   silent = false;
   w.runtime.pass(10_000);
   w.stores[0].asked.length = 0;
-  w.runtime.run(w.caller.call(UNLINK, { shard: 0 }, { dir: 1, name }));
+  w.runtime.run(w.caller.call(REMOVEXATTR, { shard: 0 }, { inode: 1, name }));
   const next = w.stores[0].asked[0].head;
   assert(next.slot <= 1, "the slot came back");
   const w2 = world(() => "silence", { callTimeoutMs: 1000, ioTimeoutMs: 3000 });
-  w2.runtime.run(w2.caller.call(UNLINK, { shard: 0 }, { dir: 1, name }));
-  w2.runtime.run(w2.caller.call(UNLINK, { shard: 0 }, { dir: 1, name }));
-  const used = w2.stores[0].asked.filter((one) => one.message === UNLINK).map((one) => one.head.slot);
+  w2.runtime.run(w2.caller.call(REMOVEXATTR, { shard: 0 }, { inode: 1, name }));
+  w2.runtime.run(w2.caller.call(REMOVEXATTR, { shard: 0 }, { inode: 1, name }));
+  const used = w2.stores[0].asked.filter((one) => one.message === REMOVEXATTR).map((one) => one.head.slot);
   assertEquals(new Set(used), new Set([0, 1]), "while nobody answers another slot is used");
   const fences = w2.stores[0].asked.filter((one) => one.message.name === "FENCE").map((one) => one.head);
   assert(fences.length > 0 && fences.every((head) => head.slot === 0 && head.sequence > 1 && head.shard === 0));
@@ -173,11 +173,11 @@ Deno.test("Caller holds back mutations beyond the slots of a server", () => {
   }, { ioTimeoutMs: 2000 });
   const tasks = Array.from(
     { length: 100 },
-    () => w.runtime.scheduler.spawn(w.caller.call(UNLINK, { shard: 0 }, { dir: 1, name })),
+    () => w.runtime.scheduler.spawn(w.caller.call(REMOVEXATTR, { shard: 0 }, { inode: 1, name })),
   );
   const replies = w.runtime.run(waitAll(tasks));
   assertEquals(
-    most >= slotsPerServer && w.stores[0].asked.filter((one) => one.message === UNLINK).length,
+    most >= slotsPerServer && w.stores[0].asked.filter((one) => one.message === REMOVEXATTR).length,
     slotsPerServer,
   );
   assert(replies.every((reply) => reply.status === E.IO));
@@ -185,8 +185,8 @@ Deno.test("Caller holds back mutations beyond the slots of a server", () => {
 
 Deno.test("Caller gives each server slots of its own", () => {
   const w = world(() => ({}));
-  w.runtime.run(w.caller.call(UNLINK, { shard: 0 }, { dir: 1, name }));
-  w.runtime.run(w.caller.call(UNLINK, { shard: 1 }, { dir: 1, name }));
+  w.runtime.run(w.caller.call(REMOVEXATTR, { shard: 0 }, { inode: 1, name }));
+  w.runtime.run(w.caller.call(REMOVEXATTR, { shard: 1 }, { inode: 1, name }));
   assertEquals(w.stores.map((store) => store.asked[0].head.slot), [0, slotsPerServer]);
 });
 
@@ -197,8 +197,8 @@ Deno.test("Callers that share a session in lanes share no slot", () => {
       used.add(asked.head.slot);
       return {};
     }, { lane: { index, of: 2 } });
-    w.runtime.run(w.caller.call(UNLINK, { shard: 0 }, { dir: 1, name }));
-    w.runtime.run(w.caller.call(UNLINK, { shard: 1 }, { dir: 1, name }));
+    w.runtime.run(w.caller.call(REMOVEXATTR, { shard: 0 }, { inode: 1, name }));
+    w.runtime.run(w.caller.call(REMOVEXATTR, { shard: 1 }, { inode: 1, name }));
   }
   assertEquals(used.size, 4);
 });
@@ -307,7 +307,7 @@ Deno.test("Caller tells once that its session is dead, and goes on with the next
 
 Deno.test("Caller says why a server is not trusted", () => {
   const w = world(() => ({}), { secret: new Uint8Array([9]), ioTimeoutMs: 2000 });
-  assertEquals(w.runtime.run(w.caller.call(UNLINK, { shard: 0 }, { dir: 1, name })).status, E.IO);
+  assertEquals(w.runtime.run(w.caller.call(REMOVEXATTR, { shard: 0 }, { inode: 1, name })).status, E.IO);
   assertMatch(w.caller.refusals[0], /server 1 store 0: it does not know the cluster's secret/);
   assertEquals(w.runtime.logs.filter((line) => line.startsWith("error")).length, 1);
 });
@@ -322,14 +322,14 @@ Deno.test("Caller routes what waits for a dead server to the new owner when the 
     w.maps.update(next);
   });
   const start = w.runtime.nowMs();
-  assertEquals(w.runtime.run(w.caller.call(UNLINK, { shard: 0 }, { dir: 1, name })).server, 2);
+  assertEquals(w.runtime.run(w.caller.call(REMOVEXATTR, { shard: 0 }, { inode: 1, name })).server, 2);
   assertLess(w.runtime.nowMs() - start, 2100);
 });
 
 Deno.test("Caller ends calls with EIO when it is closed or the server leaves the map", () => {
   const w = world(() => "silence");
   const first = w.runtime.scheduler.spawn(w.caller.call(GETATTRS, { server: 2, store: 0 }, { inodes: [] }));
-  const second = w.runtime.scheduler.spawn(w.caller.call(UNLINK, { shard: 0 }, { dir: 1, name }));
+  const second = w.runtime.scheduler.spawn(w.caller.call(REMOVEXATTR, { shard: 0 }, { inode: 1, name }));
   w.runtime.pass(100);
   w.maps.update(fakeMap(2, [1]));
   w.runtime.pass(10);
