@@ -205,11 +205,11 @@ interface FarResult {
   servers: number[];
 }
 
-/** Far chunks first, then chunk 0, then the size: nobody sees the end before what lies before it. errno. */
+/** Far chunks first, then chunk 0 and the size at once: nobody sees the end before what lies before it. errno. */
 function* writeStep(volume: Volume, step: Step): Task<number> {
   const { inode, offset, data } = step;
   const near = Math.max(0, Math.min(data.length, chunkBytes - offset));
-  if (near === data.length) return yield* writeNear(volume, step, near);
+  if (near === data.length) return errnoOf(yield* writeNear(volume, step, near, null));
   for (let attempt = 0; attempt < staleMax; attempt++) {
     const hint = yield* volume.hint(inode);
     if (failed(hint)) return hint;
@@ -220,10 +220,19 @@ function* writeStep(volume: Volume, step: Step): Task<number> {
   return E.IO;
 }
 
-function* writeNear(volume: Volume, step: Step, near: number): Task<number> {
-  const { inode, offset, killSetId } = step;
-  const reply = yield* volume.reply(WRITE, inode, { inode, offset, killSetId }, { data: step.data.subarray(0, near) });
-  return reply.status === 0 ? 0 : errnoOf(reply.status);
+/** What a write has put into far chunks, for its WRITE of chunk 0. */
+interface FarPart {
+  gen: number;
+  size: number;
+  blocksDelta: number;
+  servers: number[];
+}
+
+/** 0, an errno, or status.staleGen. */
+function* writeNear(volume: Volume, step: Step, near: number, far: FarPart | null): Task<number> {
+  const { inode, offset, killSetId } = step, data = step.data.subarray(0, near);
+  const reply = yield* volume.reply(WRITE, inode, { inode, offset, killSetId, far }, { data });
+  return reply.status;
 }
 
 function* writeWithHint(volume: Volume, step: Step, near: number, hint: WriteHint): Task<number> {
@@ -236,9 +245,13 @@ function* writeWithHint(volume: Volume, step: Step, near: number, hint: WriteHin
     hint.far = true;
   }
   const far = yield* writeFar(volume, step, near, hint);
-  if (far.status === 0 && near > 0) far.status = yield* writeNear(volume, step, near);
   publish.blocksDelta = Math.max(0, Math.min(blocksBias + far.blocksDelta, blocksDeltaMax));
   publish.servers = far.servers;
+  if (far.status === 0 && near > 0) {
+    const { gen, blocksDelta, servers } = publish;
+    far.status = yield* writeNear(volume, step, near, { gen, size: offset + data.length, blocksDelta, servers });
+    if (far.status === 0) return 0;
+  }
   // After a failure the size stays, but what was written counts: for the space used, and for the next fsync.
   const size = far.status === 0 ? offset + data.length : 0;
   // A truncation is under way, or over: a publication is answered when it is over, so that the next try fares better.

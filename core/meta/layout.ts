@@ -65,7 +65,7 @@ export const localShard = 0xfffe;
 export const sequenceLimit = 2 ** 41;
 /** Sequences of volume roots start here: 2^40 + volume id. Ordinary ones stay below. */
 export const rootSequence = 2 ** 40;
-/** Largest regular file, 8 TiB * 2: chunk numbers fit u32 and offsets a double exactly. */
+/** Largest regular file, 8 TiB: chunk numbers fit u32 and offsets a double exactly. */
 export const fileBytesMax = 2 ** 43;
 
 /** Most names a file can have. */

@@ -268,11 +268,19 @@ export const READ_CHUNK = message(
 );
 /** What a write has made of its file: fields of the attributes. */
 const written = { size: u53, blocks: u53, mtime: time, version: u53 };
-/** Writes the frame's data within chunk 0, and publishes size and times in the same record. */
+/**
+ * Writes the frame's data within chunk 0, and publishes size and times in the same record. `far`: what the same write
+ * has put into chunks > 0 before, as in PUBLISH, published in that record too: nobody sees a part of a write.
+ */
 export const WRITE = message(
   36,
   "WRITE",
-  struct({ inode: u53, offset: u53, killSetId: bool }),
+  struct({
+    inode: u53,
+    offset: u53,
+    killSetId: bool,
+    far: optional(struct({ gen: u53, size: u53, blocksDelta: u32, servers: array(u32, 256) })),
+  }),
   struct(written),
   true,
 );

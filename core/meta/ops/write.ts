@@ -38,19 +38,32 @@ function inlineBlocks(length: number): number {
   return Math.ceil(length / granule) * 8;
 }
 
-/** WRITE: `offset` and the data lie within chunk 0. EINVAL, ENOSPC, ESTALE. */
+/** WRITE: `offset` and the data lie within chunk 0. EINVAL, ENOSPC, ESTALE; STALE_GEN as PUBLISH when it has far chunks. */
 export function* write(engine: Engine, request: Request): Task<Answer> {
-  const { inode, offset, killSetId: kill } = request.body, lock = String(inode), owner = engine.newOwner();
+  const { inode, offset, far } = request.body, lock = String(inode), owner = engine.newOwner();
   if (offset + request.data.length > chunkBytesMax) return answerErrno(E.INVAL);
+  if (far !== null && far.size > fileBytesMax) return answerErrno(E.FBIG);
   yield* engine.inodes.acquire(lock, owner);
-  const plan = new Plan();
-  const answer = yield* writeNear(engine, plan, { inode, offset, data: request.data }, (file) => {
-    planDropPrivileges(plan, file, kill);
-    plan.attributes(file);
-    return engine.answer(request, plan, writtenOf(file));
-  });
+  const answer = yield* writeLocked(engine, request);
   engine.inodes.release(lock, owner);
   return answer;
+}
+
+function* writeLocked(engine: Engine, request: Request): Task<Answer> {
+  const { inode, offset, killSetId: kill, far } = request.body, plan = new Plan();
+  const file = regularFile(engine, inode);
+  if (failed(file)) return answerErrno(file);
+  if (far !== null && far.gen < file.gen) return answerErrno(status.staleGen);
+  return yield* writeNear(engine, plan, { inode, offset, data: request.data }, (now) => {
+    if (far !== null) {
+      planFarWrite(engine, plan, now, far.servers);
+      now.blocks = Math.max(0, now.blocks + far.blocksDelta - blocksBias);
+      extend(engine, now, far.size);
+    }
+    planDropPrivileges(plan, now, kill);
+    plan.attributes(now);
+    return engine.answer(request, plan, writtenOf(now));
+  });
 }
 
 /**

@@ -34,13 +34,13 @@ Deno.test("read() and write() within chunk 0 are one request", () => {
   assertEquals(c.names(), ["WRITE", "READ", "READ"]);
 });
 
-Deno.test("write() over several chunks puts far chunks first, then chunk 0, and publishes the size last", () => {
+Deno.test("write() over several chunks puts far chunks first, then chunk 0 and the size at once", () => {
   const c = new FakeCluster();
   const { inode } = c.file("f", 3), data = pattern(3 * chunk);
   value(write(c, inode, chunk / 2, data));
   const names = c.names();
   assertEquals(names.slice(0, 2), ["GETATTR", "PUBLISH"], "the file is marked before its first far chunk");
-  assertEquals(names.slice(2), ["WRITE_CHUNK", "WRITE_CHUNK", "WRITE_CHUNK", "WRITE", "PUBLISH"]);
+  assertEquals(names.slice(2), ["WRITE_CHUNK", "WRITE_CHUNK", "WRITE_CHUNK", "WRITE"]);
   assertEquals(read(c, inode, 0, 4 * chunk).length, 3.5 * chunk);
   assertEquals(read(c, inode, chunk / 2, 3 * chunk), data);
   const { blocks } = value(c.runtime.run(c.volume.getAttributes(inode)));

@@ -168,8 +168,13 @@ export class FakeCluster {
           data: node!.chunks.get(body.chunk)?.slice(body.offset, body.offset + body.length),
         };
       case "WRITE":
+        if (body.far !== null && body.far.gen < node!.attributes.gen) return { status: status.staleGen };
         this.#put(node!, 0, body.offset, data);
-        node!.attributes.size = Math.max(node!.attributes.size, body.offset + data.length);
+        node!.attributes.size = Math.max(node!.attributes.size, body.far?.size ?? 0, body.offset + data.length);
+        if (body.far !== null) {
+          node!.attributes.flags |= inodeFlags.far;
+          node!.attributes.blocks += body.far.blocksDelta - bias;
+        }
         return { body: written(node!) };
       case "WRITE_CHUNK":
         if (body.gen < node!.attributes.gen) return { status: status.staleGen };

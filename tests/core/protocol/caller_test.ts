@@ -222,7 +222,7 @@ Deno.test("Caller.call() copies a reply's data to where it was asked for, and re
 Deno.test("Caller.call() sends a request's data behind its body", () => {
   const w = world(() => ({ body: { size: 4, blocks: 8, mtime: { sec: 1, nsec: 0 }, version: 1 } }));
   const data = new Uint8Array([5, 6, 7, 8]);
-  w.runtime.run(w.caller.call(WRITE, { shard: 0 }, { inode: 1, offset: 0, killSetId: false }, { data }));
+  w.runtime.run(w.caller.call(WRITE, { shard: 0 }, { inode: 1, offset: 0, killSetId: false, far: null }, { data }));
   assertEquals([...w.stores[0].asked[0].data], [5, 6, 7, 8]);
 });
 

@@ -28,7 +28,7 @@ Deno.test("accessIsDue() is relatime: after a change, or a day later", () => {
 });
 
 function write(c: Cluster, inode: number, text: string): void {
-  assertEquals(c.call(m.WRITE, inode, { inode, offset: 0, killSetId: false }, bytes(text)).status, 0);
+  assertEquals(c.call(m.WRITE, inode, { inode, offset: 0, killSetId: false, far: null }, bytes(text)).status, 0);
   c.world.pass(10);
 }
 

@@ -177,7 +177,7 @@ Deno.test("WRITE, truncation and chown take a file's capabilities, reads and chm
   const has = () => c.call(m.GETXATTR, inode, { inode, name: capabilityName }).status === 0;
   const flagged = () => (c.attributes(inode).flags & inodeFlags.capability) !== 0;
   const takers = [
-    () => void c.call(m.WRITE, inode, { inode, offset: 0, killSetId: false }, bytes("x")),
+    () => void c.call(m.WRITE, inode, { inode, offset: 0, killSetId: false, far: null }, bytes("x")),
     () => void c.call(m.APPEND, inode, { inode, killSetId: false }, bytes("x")),
     () => void setattr(c, inode, m.setattrValid.size, { size: 1 }),
     () => void setattr(c, inode, m.setattrValid.uid, { uid: 9 }),

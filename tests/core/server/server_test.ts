@@ -10,6 +10,7 @@ import { inodeFlags } from "../../../core/meta/attributes.ts";
 import { shardOf } from "../../../core/meta/layout.ts";
 import { chunkShard } from "../../../core/placement/hash.ts";
 import { serverState } from "../../../core/placement/map.ts";
+import { status } from "../../../core/protocol/frame.ts";
 import * as m from "../../../core/protocol/messages.ts";
 import { bytes, Cluster, shards } from "./cluster.ts";
 
@@ -70,7 +71,7 @@ Deno.test("StoreServer links and unlinks far inodes", () => {
 Deno.test("StoreServer writes inline, into chunk 0 and far chunks, and cuts them", () => {
   const c = new Cluster(), file = c.create(c.root, "f").inode;
   const write = (offset: number, data: Uint8Array) =>
-    c.call(m.WRITE, file, { inode: file, offset, killSetId: false }, data);
+    c.call(m.WRITE, file, { inode: file, offset, killSetId: false, far: null }, data);
   assertEquals(write(0, bytes("hello")).size, 5);
   assertEquals(
     c.call(m.READ, file, { inode: file, offset: 1, length: 100, gen: 0, accessTimes: 0 }).data,
@@ -119,6 +120,25 @@ Deno.test("StoreServer writes inline, into chunk 0 and far chunks, and cuts them
   assertEquals(chunk.dataLength, 0);
   const appended = c.call(m.APPEND, file, { inode: file, killSetId: false }, new Uint8Array(2 ** 20).fill(9));
   assertEquals([appended.status, appended.offset, appended.size], [0, 4, 2 ** 20 + 4]);
+});
+
+Deno.test("WRITE with a far part publishes the whole write in one record, or nothing of it after a truncation", () => {
+  const c = new Cluster(), file = c.create(c.root, "f").inode, size = 2 ** 20 + 5;
+  const far = { gen: 0, size, blocksDelta: 2 ** 31 + 8, servers: [1, 2] };
+  const write = (part: typeof far) => {
+    return c.call(m.WRITE, file, { inode: file, offset: 2 ** 20 - 3, killSetId: false, far: part }, bytes("abc"));
+  };
+  const { log } = c.servers[c.ownerOf(file)].media, before = log.writes;
+  assertEquals(write(far).size, size);
+  assertEquals(log.writes, before + 1);
+  const { size: published, blocks, gen } = c.attributes(file);
+  assertEquals([published, blocks, gen], [size, 16, 0]);
+  const zero = { sec: 0, nsec: 0 }, cut = { valid: m.setattrValid.size, size: 0, mode: 0, uid: 0, gid: 0 };
+  assertEquals(c.call(m.SETATTR, file, { inode: file, ...cut, atime: zero, mtime: zero, ctime: zero }).status, 0);
+  assertEquals(write(far).status, status.staleGen);
+  assertEquals(c.attributes(file).size, 0);
+  assertEquals(write({ ...far, gen: 1 }).size, size);
+  assertEquals(write({ ...far, gen: 1, size: 2 ** 44 }).status, E.FBIG);
 });
 
 Deno.test("StoreServer cuts far chunks while a server that holds no data is down", () => {
