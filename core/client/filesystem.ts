@@ -169,6 +169,15 @@ export interface FileSystem {
   setAttributes(inode: number, change: AttributeChange): Task<Result<Attributes>>;
   /** Files, devices, fifos, sockets, symbolic links. */
   create(dir: number, name: Uint8Array, options: CreateOptions, caller: Caller): Task<Result<Attributes>>;
+  /**
+   * A regular file without a name, with an open registered (pair with `release`): it ends with the last open unless `link`
+   * names it first, which only a `linkable` one lets it.
+   */
+  createUnnamed(
+    dir: number,
+    options: { mode: number; linkable: boolean },
+    caller: Caller,
+  ): Task<Result<Attributes>>;
   makeDirectory(dir: number, name: Uint8Array, mode: number, caller: Caller): Task<Result<Attributes>>;
   unlink(dir: number, name: Uint8Array): Task<Done>;
   removeDirectory(dir: number, name: Uint8Array): Task<Done>;

@@ -9,7 +9,19 @@ import { E, failed, type Result } from "../errno.ts";
 import { type Attributes, S } from "../meta/attributes.ts";
 import { targetBytesMax } from "../meta/layout.ts";
 import { nameErrno } from "../meta/names.ts";
-import { CREATE, LINK, LOOKUP, MKDIR, OPEN, READDIR, READLINK, RENAME, RMDIR, UNLINK } from "../protocol/messages.ts";
+import {
+  CREATE,
+  LINK,
+  LOOKUP,
+  MKDIR,
+  OPEN,
+  READDIR,
+  READLINK,
+  RENAME,
+  RMDIR,
+  TMPFILE,
+  UNLINK,
+} from "../protocol/messages.ts";
 import type { Task } from "../task.ts";
 import { setAttributes } from "./attributes.ts";
 import { type Caller, type CreateOptions, type Done, done, renameFlags } from "./filesystem.ts";
@@ -112,6 +124,21 @@ export function* create(
     return cleared;
   }
   return E.NOENT;
+}
+
+/** TMPFILE. */
+export function* createUnnamed(
+  volume: Volume,
+  dir: number,
+  options: { mode: number; linkable: boolean },
+  caller: Caller,
+): Task<Result<Attributes>> {
+  const { opens } = volume.session, openId = opens.newId(), { uid, gid, umask } = caller;
+  const mode = S.IFREG | (options.mode & permissionBits);
+  const made = yield* volume.ask(TMPFILE, dir, { dir, mode, umask, uid, gid, openId, linkable: options.linkable });
+  if (failed(made)) return made;
+  opens.adopt(made.attributes.inode, openId);
+  return volume.seen(made.attributes);
 }
 
 /** True when the truncation of an open takes setuid or setgid away. */

@@ -35,6 +35,7 @@ import { changedGhost } from "./ghosts.ts";
 import { dropLocks, setLock, testLock } from "./locks.ts";
 import {
   create,
+  createUnnamed,
   link,
   lookup,
   makeDirectory,
@@ -104,6 +105,14 @@ export class VolumeClient implements FileSystem {
 
   *create(dir: number, name: Uint8Array, options: CreateOptions, caller: Caller): Task<Result<Attributes>> {
     return this.#volume.unwritable || (yield* create(this.#volume, dir, name, options, caller));
+  }
+
+  *createUnnamed(
+    dir: number,
+    options: { mode: number; linkable: boolean },
+    caller: Caller,
+  ): Task<Result<Attributes>> {
+    return this.#volume.unwritable || (yield* createUnnamed(this.#volume, dir, options, caller));
   }
 
   *makeDirectory(dir: number, name: Uint8Array, mode: number, caller: Caller): Task<Result<Attributes>> {

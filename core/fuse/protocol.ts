@@ -152,6 +152,7 @@ export const O = {
    */
   DIRECT: 0o240000,
   NOATIME: 0o1000000,
+  TMPFILE: 0o20000000,
 } as const;
 
 /** Lock types of `struct fuse_file_lock`. */
@@ -521,7 +522,7 @@ export class FuseRequest {
     const structBytes = shape >> 3, tail = shape & 7;
     if (this.argsBytes < structBytes) return E.IO;
     if (this.nodeid > Number.MAX_SAFE_INTEGER) return E.STALE;
-    if (tail === Tail.none || tail === Tail.ignored) return 0;
+    if (tail === Tail.none) return 0;
     const start = this.args + structBytes;
     let end = this.args + this.argsBytes;
     const extensionBytes = this.view.getUint16(this.requestAt + inHeader.totalExtlen, true) * 8;
@@ -531,7 +532,7 @@ export class FuseRequest {
       const errno = this.#decodeExtensions(end, end + extensionBytes);
       if (errno !== 0) return errno;
     }
-    return this.#decodeTail(tail, start, end);
+    return tail === Tail.ignored ? 0 : this.#decodeTail(tail, start, end);
   }
 
   #decodeTail(tail: Tail, start: number, end: number): number {

@@ -130,6 +130,7 @@ const mutations: ReadonlySet<number> = new Set([
   FUSE.RENAME2,
   FUSE.LINK,
   FUSE.CREATE,
+  FUSE.TMPFILE,
   FUSE.WRITE,
   FUSE.SETXATTR,
   FUSE.REMOVEXATTR,
@@ -305,6 +306,8 @@ export class FuseSession {
         return yield* this.#link(request);
       case FUSE.CREATE:
         return yield* this.#create(request);
+      case FUSE.TMPFILE:
+        return yield* this.#tmpfile(request);
       case FUSE.OPEN:
         return yield* this.#open(request);
       case FUSE.RELEASE:
@@ -361,7 +364,7 @@ export class FuseSession {
       case FUSE.IOCTL:
         return request.fail(E.NOTTY);
       default:
-        // ACCESS (default_permissions), POLL, BMAP, TMPFILE and SYNCFS: the kernel asks once and then does without.
+        // ACCESS (default_permissions), POLL, BMAP and SYNCFS: the kernel asks once and then does without.
         return request.fail(E.NOSYS);
     }
   }
@@ -661,6 +664,19 @@ export class FuseSession {
       // look again, where EEXIST would reach a program that did not ask for O_EXCL.
       return request.fail(attributes === E.EXIST && !exclusive ? E.STALE : attributes);
     }
+    return yield* this.#created(request, attributes, flags);
+  }
+
+  /** O_TMPFILE: the name that the kernel sends stands for nothing. */
+  *#tmpfile(request: FuseRequest): Task<number> {
+    const flags = request.u32(createIn.flags), caller = this.#caller(request, request.u32(createIn.umask));
+    const options = { mode: request.u32(createIn.mode) & 0o7777, linkable: (flags & O.EXCL) === 0 };
+    const attributes = yield* this.fileSystem.createUnnamed(this.#inode(request.nodeid), options, caller);
+    return failed(attributes) ? request.fail(attributes) : yield* this.#created(request, attributes, flags);
+  }
+
+  /** The reply to CREATE and TMPFILE. */
+  *#created(request: FuseRequest, attributes: Attributes, flags: number): Task<number> {
     if (!(yield* this.#opened(request, attributes))) return request.fail(E.NFILE);
     this.#putEntry(request, attributes, 0);
     encodeOpen(request.view, request.bodyAt + entryOut.sizeof, request.handle, this.#openFlags(flags, attributes));

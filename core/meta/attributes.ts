@@ -69,6 +69,8 @@ export const inodeFlags = {
   defaultAcl: 16,
   /** There is an extended attribute security.capability. */
   capability: 32,
+  /** A file without a name that may get one (O_TMPFILE without O_EXCL). */
+  linkable: 64,
 } as const;
 
 /** True for a directory's mode. */

@@ -33,12 +33,17 @@ export class Reaper {
     const far = (file.flags & inodeFlags.far) !== 0;
     const busy = this.engine.opens.mayBeOpen(file.inode) || this.engine.inodes.held(String(file.inode));
     if (!far && !busy) return this.#planRemoval(plan, file);
-    const shard = shardOf(file.inode), mark = new Uint8Array(4);
-    new DataView(mark.buffer).setUint32(0, file.volume, true);
-    plan.attributes(file);
-    plan.put(inodeKey(shard, kind.orphan, file.inode), mark);
+    this.planOrphan(plan, file);
     // In grace nobody knows yet whether it is open: it waits in the queue. Else the last close brings it back.
     this.consider(file.inode);
+  }
+
+  /** Plans the attributes of a file without names, and the mark by which it is found again. */
+  planOrphan(plan: Plan, file: Attributes): void {
+    const mark = new Uint8Array(4);
+    new DataView(mark.buffer).setUint32(0, file.volume, true);
+    plan.attributes(file);
+    plan.put(inodeKey(shardOf(file.inode), kind.orphan, file.inode), mark);
   }
 
   /** At the start of a shard: its orphans are ended once grace is over. */
@@ -89,6 +94,11 @@ export class Reaper {
     if (!isOrphan() || engine.opens.mayBeOpen(inode)) return false;
     const lock = String(inode), owner = engine.newOwner();
     yield* engine.inodes.acquire(lock, owner);
+    // A create that is answered again after a restart opens again what it had opened.
+    if (engine.opens.mayBeOpen(inode)) {
+      engine.inodes.release(lock, owner);
+      return false;
+    }
     const done = yield* this.#cutFar(inode, isOrphan);
     engine.leases.begin([inode]);
     yield* engine.leases.clear([inode], 0);

@@ -9,7 +9,7 @@
 import { E, failed } from "../errno.ts";
 import { renameFlags } from "../client/filesystem.ts";
 import { decode, encode } from "../protocol/codec.ts";
-import { type Attributes, isDirectory, S } from "./attributes.ts";
+import { type Attributes, inodeFlags, isDirectory, S } from "./attributes.ts";
 import type { Engine } from "./engine.ts";
 import { type ActionBody, type ActionName, busy, heldName, stepRecord } from "./intent.ts";
 import { planInherited } from "./inherit.ts";
@@ -134,7 +134,7 @@ function changeLinks(engine: Engine, step: StepContext, body: ActionBody<"change
   const found = engine.inode(body.inode);
   if (failed(found)) return E.NOENT;
   if (body.add) {
-    if (found.nlink === 0) return E.NOENT;
+    if (!mayBeLinked(engine, found)) return E.NOENT;
     if (isDirectory(found.mode)) return E.PERM;
     if (found.nlink >= linksMax) return E.MLINK;
     planAddLink(engine, step.plan, found, body.parent);
@@ -144,8 +144,15 @@ function changeLinks(engine: Engine, step: StepContext, body: ActionBody<"change
   return { outcome: { attributes: found, target } };
 }
 
-/** Plans one more name of a file. */
+/** True for a file with a name, and for one that TMPFILE has made and somebody still has open. */
+export function mayBeLinked(engine: Engine, file: Attributes): boolean {
+  return file.nlink > 0 || ((file.flags & inodeFlags.linkable) !== 0 && engine.opens.mayBeOpen(file.inode));
+}
+
+/** Plans one more name of a file. With its first one a file of TMPFILE is like any other. */
 export function planAddLink(engine: Engine, plan: Plan, file: Attributes, parent: number): void {
+  if (file.nlink === 0) plan.remove(inodeKey(shardOf(file.inode), kind.orphan, file.inode));
+  file.flags &= ~inodeFlags.linkable;
   file.ctime = engine.stamp(file);
   file.nlink++;
   file.parent = parent;

@@ -203,6 +203,14 @@ export const CREATE = message(
   struct({ created: bool, inode: u53, type: u8, attributes: optional(attributes) }),
   true,
 );
+/** A regular file without a name, open with this id; `linkable`: LINK may name it. */
+export const TMPFILE = message(
+  28,
+  "TMPFILE",
+  struct({ dir: u53, mode: u32, umask: u16, uid: u32, gid: u32, openId: u53, linkable: bool }),
+  withAttributes,
+  true,
+);
 export const MKDIR = message(
   21,
   "MKDIR",

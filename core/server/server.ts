@@ -13,6 +13,7 @@
 
 import { E } from "../errno.ts";
 import { type Answer, answerErrno, Engine, type Request, sessionKey } from "../meta/engine.ts";
+import type { Attributes } from "../meta/attributes.ts";
 import { type Intent, intentKind } from "../meta/intent.ts";
 import { after, Key, keyNumber, kind, localShard, replyKey, replyRecord, shardOf } from "../meta/layout.ts";
 import { linkStory, unlinkStory } from "../meta/ops/unlink.ts";
@@ -50,6 +51,7 @@ import {
   RENAME,
   RMDIR,
   STEP,
+  TMPFILE,
 } from "../protocol/messages.ts";
 import type { Link, Network, Runtime } from "../runtime.ts";
 import type { Store } from "../store/store.ts";
@@ -450,10 +452,7 @@ export class StoreServer {
     if (slot === "old") return this.#reply(connection, head, message, answerErrno(status.oldSequence));
     if (slot === "busy") return this.#reply(connection, head, message, answerErrno(status.retry));
     const stored = this.#stored(head, message);
-    if (stored !== null) {
-      if (message === CREATE) this.#openAgain(request, stored);
-      return this.#answered(request, asker, stored);
-    }
+    if (stored !== null && this.#openAgain(request, stored)) return this.#answered(request, asker, stored);
     const kept = this.#slots.kept(head.session, head.slot);
     if (kept !== null) return this.#answered(request, asker, kept);
     this.#run(request, asker);
@@ -497,12 +496,18 @@ export class StoreServer {
     return { status: record.status, encoded: record.body };
   }
 
-  /** A create that was recorded before a restart: what it opened was open in memory only. */
-  #openAgain(request: Request, stored: Answer): void {
-    const { openId } = request.body;
-    if (openId === 0 || stored.status !== 0 || stored.encoded === undefined) return;
-    const { inode, attributes } = decode(CREATE.reply, stored.encoded);
-    if (attributes !== null) this.engine.opens.open(request.head.session, inode, openId);
+  /**
+   * A create that was recorded before a restart: what it opened was open in memory only. False when nothing is left of
+   * it: a file without a name, which ended because nobody claimed it. Then it is to be done anew.
+   */
+  #openAgain({ message, body, head }: Request, stored: Answer): boolean {
+    if (stored.status !== 0 || stored.encoded === undefined) return true;
+    if (message !== CREATE && message !== TMPFILE) return true;
+    const { attributes } = decode<{ attributes: Attributes | null }>(message.reply, stored.encoded);
+    if (body.openId === 0 || attributes === null) return true;
+    if (message === TMPFILE && this.engine.tree.attributes(attributes.inode) === null) return false;
+    this.engine.opens.open(head.session, attributes.inode, body.openId);
+    return true;
   }
 
   #run(request: Request, asker: Asker): void {

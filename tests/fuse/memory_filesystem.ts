@@ -369,6 +369,22 @@ export class MemoryFileSystem implements FileSystem {
     return this.#out(node);
   }
 
+  *createUnnamed(
+    dir: number,
+    options: { mode: number; linkable: boolean },
+    caller: Caller,
+  ): Task<Result<Attributes>> {
+    yield* this.#enter("createUnnamed");
+    const parent = this.#directory(dir);
+    if (typeof parent === "number") return parent;
+    const node = this.#newNode(parent, S.IFREG | options.mode, caller);
+    if (typeof node === "number") return node;
+    node.a.nlink = 0;
+    node.a.flags = options.linkable ? inodeFlags.linkable : 0;
+    node.opens++;
+    return this.#out(node);
+  }
+
   *makeDirectory(dir: number, name: Uint8Array, mode: number, caller: Caller): Task<Result<Attributes>> {
     yield* this.#enter("makeDirectory");
     const parent = this.#directory(dir);
@@ -470,10 +486,12 @@ export class MemoryFileSystem implements FileSystem {
     if (typeof node === "number") return node;
     if (name.length > 255) return E.NAMETOOLONG;
     if (isDirectory(node.a.mode)) return E.PERM;
-    if (node.a.nlink === 0 || (parent.a.flags & inodeFlags.sealed) !== 0) return E.NOENT;
+    if (node.a.nlink === 0 && (node.a.flags & inodeFlags.linkable) === 0) return E.NOENT;
+    if ((parent.a.flags & inodeFlags.sealed) !== 0) return E.NOENT;
     if (parent.entries.has(key(name))) return E.EXIST;
     if (node.a.nlink >= linksMax) return E.MLINK;
     node.a.nlink++;
+    node.a.flags &= ~inodeFlags.linkable;
     this.#insert(parent, name, node);
     this.#changed(node, false);
     return this.#out(node);

@@ -17,7 +17,7 @@ import { type Answer, answerErrno, type Engine, nameLock, type Request } from ".
 import { type ActionOutcome, type Intent, intentKind } from "../intent.ts";
 import { linksMax, shardOf } from "../layout.ts";
 import { Plan } from "../plan.ts";
-import { nothingRemoved, planAddLink, planDropLink, planSetName, type Removed } from "../steps.ts";
+import { mayBeLinked, nothingRemoved, planAddLink, planDropLink, planSetName, type Removed } from "../steps.ts";
 
 const stepLinks = 1;
 const directoryType = S.IFDIR >> 12;
@@ -109,7 +109,7 @@ function checkLink(engine: Engine, request: Request): number {
 function linkNear(engine: Engine, request: Request): Answer {
   const { dir, name, inode } = request.body;
   const file = engine.inode(inode), parent = engine.directory(dir);
-  if (failed(file) || file.nlink === 0) return answerErrno(E.NOENT);
+  if (failed(file) || !mayBeLinked(engine, file)) return answerErrno(E.NOENT);
   if (failed(parent)) return answerErrno(parent);
   if (isDirectory(file.mode)) return answerErrno(E.PERM);
   if (file.volume !== parent.volume) return answerErrno(E.XDEV);

@@ -596,6 +596,30 @@ Deno.test("undelivered() closes what an OPEN opened", () => {
   assertEquals([harness.fileSystem.opens, harness.session.openFiles], [0, 0]);
 });
 
+Deno.test("TMPFILE opens a file without a name, which LINK names unless it was O_EXCL", () => {
+  const harness = new Harness(), group = struct(24, { 0: 24, 4: 32, 8: 1, 12: 4242 });
+  for (const [flags, errno] of [[O.TMPFILE | 2, 0], [O.TMPFILE | 2 | O.EXCL, E.NOENT]] as const) {
+    const body = struct(createIn.sizeof, {
+      [createIn.flags]: flags,
+      [createIn.mode]: 0o100666,
+      [createIn.umask]: 0o27,
+    });
+    // The kernel's name for it is "/".
+    const made = harness.ask("TMPFILE", { extensions: group }, body, "/", new Uint8Array(6));
+    assertEquals(made.errno, 0);
+    const node = nodeOf(made), at = entryOut.attr;
+    assertEquals([made.view.getUint32(at + attr.nlink, true), made.view.getUint32(at + attr.mode, true)], [
+      0,
+      0o100640,
+    ]);
+    assertEquals(harness.session.openFiles, 1);
+    assertEquals(harness.ask("LINK", {}, struct(8, { 0: BigInt(node) }), "named").errno, errno);
+    release(harness, node, made.view.getBigUint64(entryOut.sizeof, true));
+  }
+  assertEquals(lookup(harness, "named").errno, 0);
+  assertEquals(harness.fileSystem.inodes, 2);
+});
+
 Deno.test("close() wakes waiting locks, drops all locks and releases all opens", () => {
   const harness = new Harness();
   const a = create(harness, "a"), b = create(harness, "b");
@@ -613,7 +637,6 @@ Deno.test("operations without a server: ENOSYS, ENOTTY, no reply", () => {
   for (const [opcode, size] of [["ACCESS", 8], ["POLL", 24], ["BMAP", 16], ["SYNCFS", 8]] as const) {
     assertEquals(harness.ask(opcode, {}, struct(size)).errno, E.NOSYS);
   }
-  assertEquals(harness.ask("TMPFILE", {}, struct(16), "x").errno, E.NOSYS);
   assertEquals(harness.ask("IOCTL", {}, struct(32)).errno, E.NOTTY);
   assertEquals(harness.ask("FORGET", {}, struct(8)).errno, -1);
   assertEquals(harness.ask("BATCH_FORGET", {}, struct(8)).errno, -1);
