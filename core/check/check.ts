@@ -35,6 +35,7 @@ import {
 import { renameState } from "../meta/ops/rename.ts";
 import { truncateState } from "../meta/ops/setattr.ts";
 import { maskRecord } from "../meta/ops/write.ts";
+import { placesRecord } from "../meta/places.ts";
 import { discMax } from "../meta/tree.ts";
 import { chunkShard } from "../placement/hash.ts";
 import { type ClusterMap, rootInode, volumeState } from "../placement/map.ts";
@@ -139,6 +140,7 @@ const keyLengths: Readonly<Record<number, readonly [number, number]>> = {
   [kind.floor]: [10, 10],
   [kind.orphan]: [10, 10],
   [kind.mask]: [10, 10],
+  [kind.places]: [10, 10],
   [kind.intent]: [10, 10],
   [kind.step]: [13, 13],
   [kind.reply]: [12, 12],
@@ -155,6 +157,7 @@ const nearKinds: ReadonlySet<number> = new Set([
   kind.xattr,
   kind.orphan,
   kind.mask,
+  kind.places,
 ]);
 /** Kinds that a volume is charged for. */
 const chargedKinds: ReadonlySet<number> = new Set([kind.inode, kind.data, kind.symlink, kind.chunk]);
@@ -272,6 +275,10 @@ export class ShardScan {
       case kind.mask:
         decode(maskRecord, value);
         this.#saw(key, seen.mask);
+        return;
+      case kind.places:
+        decode(placesRecord, value);
+        this.#saw(key, seen.places);
         return;
       case kind.intent:
         return this.#intent(key, value);

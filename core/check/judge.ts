@@ -440,7 +440,7 @@ class Judgement {
         this.#judgeEnd(i, row);
       }
     }
-    const nearParts = seen.hashKey | seen.data | seen.target | seen.xattr | seen.orphan | seen.mask;
+    const nearParts = seen.hashKey | seen.data | seen.target | seen.xattr | seen.orphan | seen.mask | seen.places;
     for (let row = 0; row < this.#inodes.count; row++) {
       if (this.#inodes.has(row, seen.inode) || (this.#inodes.seen[row] & nearParts) === 0) continue;
       if (this.#isRoot(row) || this.#isExempt(row)) continue;
@@ -473,6 +473,7 @@ class Judgement {
     if (has(seen.floor)) list.push("floors");
     if (has(seen.orphan)) list.push("a mark as deleted");
     if (has(seen.mask)) list.push("a mask of servers");
+    if (has(seen.places)) list.push("directories of names");
     this.#add({
       kind: "leaked",
       severity: harmless ? "note" : "warning",

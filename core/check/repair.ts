@@ -286,6 +286,7 @@ const nearKinds = [
   kind.floor,
   kind.chunk,
   kind.orphan,
+  kind.places,
 ];
 const farKinds = [kind.chunk, kind.floor];
 

@@ -29,6 +29,7 @@ export const seen = {
   defaultAcl: 8192,
   /** An extended attribute security.capability. */
   capability: 16384,
+  places: 32768,
 } as const;
 
 type Column = Float64Array<ArrayBuffer> | Uint32Array<ArrayBuffer> | Uint16Array<ArrayBuffer> | Uint8Array<ArrayBuffer>;

@@ -393,6 +393,13 @@ export class Intents {
     }
   }
 
+  /** True when nothing of a driver's intent is to come any more, for all that a shard of this store has heard of it. */
+  isOver(shard: number, { driver, n }: { driver: number; n: number }): boolean {
+    let over = true;
+    this.engine.store.scan(stepKey(shard, driver, n, 0), stepKey(shard, driver, n + 1, 0), () => over = false);
+    return over;
+  }
+
   /** Applies a step of a driver to a shard of this store, once. errno EBUSY: a name is locked, nothing was done. */
   apply(
     shard: number,
@@ -411,6 +418,7 @@ export class Intents {
     const owner = lockOwner(driverShard, n);
     const result = applyAction(this.engine, {
       shard,
+      by: { driver: driverShard, n },
       owner,
       name,
       body,

@@ -18,6 +18,7 @@
  * | F    | inode u56                                    | floor: lowest gen a chunk write may carry, highest gen whose CUT is done (two f64) |
  * | O    | inode u56                                    | orphan: nothing links to it; u32 volume |
  * | M    | inode u56                                    | u64 mask (two u32) of servers written since the last fsync |
+ * | W    | inode u56                                    | directories with names that no fsync has covered: core/meta/places.ts |
  * | N    | n u56                                        | driver's intent: core/meta/intent.ts |
  * | S    | driver shard u16, n u56, step u8             | outcome of an applied step: core/meta/intent.ts |
  * | R    | session u56, slot u16                        | {@linkcode replyRecord}: the last answer in that slot |
@@ -90,6 +91,7 @@ export const kind = {
   reply: 0x52,
   credit: 0x47,
   session: 0x41,
+  places: 0x57,
 } as const;
 
 /** Shard of an inode number. */
@@ -170,7 +172,7 @@ export function after(prefix: Uint8Array): Uint8Array {
   return new Uint8Array(end.length + 1).fill(255);
 }
 
-/** Key of an inode-scoped record without further parts (I, K, D, L, F, O, M), or the prefix of one with. */
+/** Key of an inode-scoped record without further parts (I, K, D, L, F, O, M, W), or the prefix of one with. */
 export function inodeKey(shard: number, keyKind: number, inode: number): Uint8Array {
   return new Key(shard, keyKind, 10).u56(inode).done();
 }

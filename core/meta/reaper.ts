@@ -123,7 +123,7 @@ export class Reaper {
 
   #planRemoval(plan: Plan, file: Attributes): void {
     const shard = shardOf(file.inode), engine = this.engine;
-    for (const keyKind of [kind.inode, kind.data, kind.symlink, kind.orphan, kind.mask, kind.floor]) {
+    for (const keyKind of [kind.inode, kind.data, kind.symlink, kind.orphan, kind.mask, kind.floor, kind.places]) {
       const key = inodeKey(shard, keyKind, file.inode);
       if (engine.store.get(key) !== undefined) plan.remove(key);
     }

@@ -15,11 +15,13 @@ import { type ActionBody, type ActionName, busy, heldName, stepRecord } from "./
 import { planInherited } from "./inherit.ts";
 import { after, inodeKey, kind, linksMax, shardOf } from "./layout.ts";
 import { nameErrno } from "./names.ts";
+import { type IntentId, planPlace } from "./places.ts";
 import type { Plan } from "./plan.ts";
 
 /** The step that an action is part of. */
 export interface StepContext {
   shard: number;
+  by: IntentId;
   /** Owner of the intent's locks. */
   owner: string;
   plan: Plan;
@@ -137,7 +139,7 @@ function changeLinks(engine: Engine, step: StepContext, body: ActionBody<"change
     if (!mayBeLinked(engine, found)) return E.NOENT;
     if (isDirectory(found.mode)) return E.PERM;
     if (found.nlink >= linksMax) return E.MLINK;
-    planAddLink(engine, step.plan, found, body.parent);
+    planAddLink(engine, step.plan, found, { dir: body.parent, by: step.by });
     return { outcome: { attributes: found, target: noBytes } };
   }
   const { target } = planDropLink(engine, step.plan, found);
@@ -150,12 +152,18 @@ export function mayBeLinked(engine: Engine, file: Attributes): boolean {
 }
 
 /** Plans one more name of a file. With its first one a file of TMPFILE is like any other. */
-export function planAddLink(engine: Engine, plan: Plan, file: Attributes, parent: number): void {
+export function planAddLink(
+  engine: Engine,
+  plan: Plan,
+  file: Attributes,
+  to: { dir: number; by: IntentId | null },
+): void {
   if (file.nlink === 0) plan.remove(inodeKey(shardOf(file.inode), kind.orphan, file.inode));
+  else planPlace(engine, plan, file, to.dir, to.by);
   file.flags &= ~inodeFlags.linkable;
   file.ctime = engine.stamp(file);
   file.nlink++;
-  file.parent = parent;
+  file.parent = to.dir;
   plan.attributes(file);
 }
 
@@ -175,14 +183,20 @@ export function planDropLink(engine: Engine, plan: Plan, file: Attributes): Remo
 function moved(engine: Engine, step: StepContext, body: ActionBody<"moved">): StepResult {
   const found = engine.inode(body.inode);
   if (failed(found)) return { outcome: {} };
-  planMoved(engine, step.plan, found, body.parent);
+  planMoved(engine, step.plan, found, { dir: body.parent, by: step.by });
   return { outcome: {}, committed: () => engine.durable.delete(body.inode) };
 }
 
-/** Plans that an inode has a new name, in directory `parent`. */
-export function planMoved(engine: Engine, plan: Plan, inode: Attributes, parent: number): void {
+/** Plans that an inode has a new name in place of another. */
+export function planMoved(
+  engine: Engine,
+  plan: Plan,
+  inode: Attributes,
+  to: { dir: number; by: IntentId | null },
+): void {
+  if (!isDirectory(inode.mode) && inode.nlink > 1) planPlace(engine, plan, inode, to.dir, to.by);
   inode.ctime = engine.stamp(inode);
-  inode.parent = parent;
+  inode.parent = to.dir;
   plan.attributes(inode);
 }
 

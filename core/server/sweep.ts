@@ -85,7 +85,8 @@ function* forgetFar(engine: Engine, inode: number): Task<boolean> {
 function removeInode(engine: Engine, shard: number, key: Uint8Array, volume: number): void {
   const inode = keyNumber(key, 3, 7), plan = new Plan();
   let bytes = 0;
-  for (const keyKind of [kind.inode, kind.hashKey, kind.symlink, kind.orphan, kind.mask, kind.floor, kind.data]) {
+  const { hashKey, symlink, orphan, mask, floor, places, data } = kind;
+  for (const keyKind of [kind.inode, hashKey, symlink, orphan, mask, floor, places, data]) {
     const one = inodeKey(shard, keyKind, inode), value = engine.store.get(one);
     if (value === undefined) continue;
     if (keyKind === kind.data || keyKind === kind.symlink) bytes -= value.length;

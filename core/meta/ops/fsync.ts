@@ -2,7 +2,8 @@
  * FSYNC, SYNC_UP, SYNC_STORE: what has been acknowledged survives power loss.
  *
  * An fsync makes durable: the data on every server written since the last fsync (kind M), then this store with the
- * inode, then the directory it is in and that one's ancestors, unless they are known to be durable.
+ * inode, then every directory with a name that was made since (the one in the inode, and kind W) and their ancestors,
+ * unless they are known to be durable.
  *
  * @module
  */
@@ -13,6 +14,7 @@ import { SYNC_STORE, SYNC_UP } from "../../protocol/messages.ts";
 import { type Task, wait } from "../../task.ts";
 import { type Answer, answerErrno, type Engine, type Request } from "../engine.ts";
 import { inodeKey, kind, shardOf } from "../layout.ts";
+import { everywhere, placesOf, planCovered, settledPlaces } from "../places.ts";
 import { Plan } from "../plan.ts";
 import { maskRecord } from "./write.ts";
 
@@ -33,6 +35,7 @@ function* fsyncMarked(engine: Engine, request: Request, mark: { written: boolean
   const { inode } = request.body, shard = request.head.shard;
   const file = engine.inode(inode);
   if (failed(file)) return answerErrno(file);
+  const places = placesOf(engine, inode), settled = settledPlaces(engine, inode);
   const key = inodeKey(shard, kind.mask, inode), before = engine.store.get(key)?.slice();
   if (before !== undefined) {
     const errno = yield* syncServers(engine, decode(maskRecord, before).servers);
@@ -43,8 +46,26 @@ function* fsyncMarked(engine: Engine, request: Request, mark: { written: boolean
   if (errno !== 0) return answerErrno(E.IO);
   if (!mark.written) forgetMask(engine, inode);
   if (file.nlink === 0 || file.parent === inode) return { status: 0, body: {} };
-  const up = yield* syncUp(engine, file.parent, shard);
-  return up === 0 || up === E.STALE ? { status: 0, body: {} } : answerErrno(up);
+  const up = yield* syncDirectories(engine, [file.parent, ...places.map((place) => place.dir)], shard);
+  if (up !== 0) return answerErrno(up);
+  const plan = new Plan();
+  planCovered(engine, plan, inode, settled);
+  engine.commit(shard, plan);
+  return { status: 0, body: {} };
+}
+
+/** Makes the directories of a file's names durable. One that is gone has none. errno. */
+function* syncDirectories(engine: Engine, all: readonly number[], synced: number): Task<number> {
+  if (all.includes(everywhere)) {
+    const servers = [...new Set(engine.map.holders.map(({ server }) => server))];
+    return yield* syncServers(engine, servers);
+  }
+  let errno = 0;
+  for (const dir of new Set(all)) {
+    const up = yield* syncUp(engine, dir, synced);
+    if (up !== 0 && up !== E.STALE) errno = up;
+  }
+  return errno;
 }
 
 function* syncServers(engine: Engine, servers: readonly number[]): Task<number> {

@@ -142,14 +142,14 @@ function applyNear(
     if (victim.entries > 0) return answerErrno(E.NOTEMPTY);
     removed = planDropDirectory(engine, plan, victim);
     engine.tree.forget(victim.inode);
-  } else if (victim !== null && exchange) planMoved(engine, plan, victim, body.dir);
+  } else if (victim !== null && exchange) planMoved(engine, plan, victim, { dir: body.dir, by: null });
   else if (victim !== null) removed = planDropLink(engine, plan, victim);
   planSetName(engine, plan, dir, body.name, exchange ? target : nothing);
   planSetName(engine, plan, newDir, body.newName, source);
   plan.attributes(dir);
   if (newDir !== dir) plan.attributes(newDir);
   const moved = engine.tree.attributes(source.inode);
-  if (moved !== null) planMoved(engine, plan, moved, body.newDir);
+  if (moved !== null) planMoved(engine, plan, moved, { dir: body.newDir, by: null });
   return engine.answer(request, plan, removed);
 }
 

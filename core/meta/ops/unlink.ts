@@ -115,7 +115,7 @@ function linkNear(engine: Engine, request: Request): Answer {
   if (file.volume !== parent.volume) return answerErrno(E.XDEV);
   if (file.nlink >= linksMax) return answerErrno(E.MLINK);
   const plan = new Plan();
-  planAddLink(engine, plan, file, dir);
+  planAddLink(engine, plan, file, { dir, by: null });
   planSetName(engine, plan, parent, name, { inode, type: file.mode >>> 12 });
   plan.attributes(parent);
   return engine.answer(request, plan, { attributes: file });

@@ -144,6 +144,16 @@ export class Cluster {
     this.start(index);
   }
 
+  /** All servers lose power at once, with all that was not synced, and start again. */
+  powerCut(): void {
+    for (const { node, media } of this.servers) {
+      node.crash();
+      media.faults.unsyncedKept = 0;
+      media.crash("power");
+    }
+    this.servers.forEach((_, index) => this.start(index));
+  }
+
   /** Kills a server. */
   kill(index: number): void {
     const { node, media } = this.servers[index];
