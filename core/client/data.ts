@@ -232,6 +232,7 @@ interface FarPart {
 function* writeNear(volume: Volume, step: Step, near: number, far: FarPart | null): Task<number> {
   const { inode, offset, killSetId } = step, data = step.data.subarray(0, near);
   const reply = yield* volume.reply(WRITE, inode, { inode, offset, killSetId, far }, { data });
+  if (reply.status === 0 && far !== null) volume.noteSize(inode, reply.body!.size, far.gen);
   return reply.status;
 }
 

@@ -133,6 +133,10 @@ export class LeaseCache {
       return;
     }
     switch (message) {
+      case m.READ:
+      case m.READLINK:
+        if (reply.moved) this.#changed(body.inode);
+        return;
       case m.GETATTR:
       case m.OPEN:
         return this.#learn(call, leases, reply.attributes);
@@ -183,6 +187,7 @@ export class LeaseCache {
         this.#setName(body.dir, body.name, unknown);
         return this.#setName(body.newDir, body.newName, unknown);
       case m.READDIR:
+        if (reply.moved) this.#changed(body.dir);
         this.#listed(call, leases);
         for (const { attributes } of reply.entries) if (attributes !== null) this.#learn(call, leases, attributes);
     }
@@ -346,6 +351,8 @@ interface Asked {
 interface Reply {
   inode: number;
   created: boolean;
+  /** The atime of what was read has moved. */
+  moved: boolean;
   attributes: Attributes;
   found: (Attributes | null)[];
   entries: { name: Uint8Array; inode: number; attributes: Attributes | null }[];

@@ -6,6 +6,7 @@
  */
 
 import { E, failed, type Result } from "../errno.ts";
+import { accessTimes } from "../meta/access_times.ts";
 import { type Attributes, S } from "../meta/attributes.ts";
 import { targetBytesMax } from "../meta/layout.ts";
 import { nameErrno } from "../meta/names.ts";
@@ -68,7 +69,7 @@ export function* lookup(volume: Volume, dir: number, name: Uint8Array): Task<Res
 function listAfterMisses(volume: Volume, dir: number): void {
   const { leases, runtime } = volume.session;
   if (!leases.missed(dir)) return;
-  const page = { dir, cookie: 0, limitBytes: listBytes, plus: false };
+  const page = { dir, cookie: 0, limitBytes: listBytes, plus: false, accessTimes: accessTimes.never };
   runtime.scheduler.spawn(volume.ask(READDIR, dir, page));
 }
 

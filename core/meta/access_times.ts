@@ -38,15 +38,24 @@ export class AccessTimes {
 
   constructor(readonly engine: Engine) {}
 
-  /** An inode has been read. */
-  read(inode: Attributes, when: number): void {
-    const pending = this.engine.tree.accessTimes, now = this.engine.now();
-    if (!accessIsDue(inode, when, now) || !this.engine.volumeLives(inode.volume)) return;
-    if (pending.size >= pendingMax && !pending.has(inode.inode)) return;
-    pending.set(inode.inode, now);
-    if (this.#recording) return;
+  /** True when a read of an inode now moves its atime, so that leases of others on it have to be taken back before. */
+  isDue(inode: Attributes, when: number): boolean {
+    // While leases of an earlier life may be in use a read would have to wait for their end.
+    if (when === accessTimes.never || this.engine.leases.grace) return false;
+    const pending = this.engine.tree.accessTimes;
+    if (pending.size >= pendingMax && !pending.has(inode.inode)) return false;
+    return accessIsDue(inode, when, this.engine.now());
+  }
+
+  /** An inode has been read by a session. True: its atime has moved. */
+  read(inode: Attributes, when: number, session: number): boolean {
+    if (!this.isDue(inode, when)) return false;
+    this.engine.leases.check([inode.inode], session);
+    this.engine.tree.accessTimes.set(inode.inode, this.engine.now());
+    if (this.#recording) return true;
     this.#recording = true;
     this.engine.runtime.scheduler.spawn(this.#recordLater());
+    return true;
   }
 
   /** The atime is set to something else. */

@@ -230,19 +230,22 @@ export const RENAME = message(
 );
 /** To the shard of the new dentry's directory. */
 export const LINK = message(25, "LINK", struct({ inode: u53, dir: u53, name }), withAttributes, true);
-/** `accessTimes` here and below: when to move the atime ({@linkcode accessTimes} of core/meta/access_times.ts). */
+/**
+ * `accessTimes` here and below: when to move the atime ({@linkcode accessTimes} of core/meta/access_times.ts); `moved`:
+ * it has, so that what the session knew of it is void.
+ */
 export const READLINK = message(
   26,
   "READLINK",
   struct({ inode: u53, accessTimes: u8 }),
-  struct({ target: shortBytes }),
+  struct({ target: shortBytes, moved: bool }),
 );
 export const READDIR = message(
   27,
   "READDIR",
   struct({ dir: u53, cookie: u53, limitBytes: u32, plus: bool, accessTimes: u8 }),
   /** Attributes of near inodes when `plus`. `end`: nothing follows. */
-  struct({ entries: array(directoryEntry, 8192), end: bool }),
+  struct({ entries: array(directoryEntry, 8192), end: bool, moved: bool }),
 );
 
 /** `openId` ascends in a session; the last one counts. Truncation makes it a truncating SETATTR as well. */
@@ -262,7 +265,7 @@ export const READ = message(
   34,
   "READ",
   struct({ inode: u53, offset: u53, length: u32, gen: u53, accessTimes: u8 }),
-  struct({ size: u53, version: u53, gen: u53 }),
+  struct({ size: u53, version: u53, gen: u53, moved: bool }),
 );
 /**
  * Reads within a chunk > 0, on its shard. Data short = zeros follow. `floor`: the gen of the last truncation that has

@@ -46,6 +46,9 @@ import {
   messageOf,
   peerKind,
   PROVE,
+  READ,
+  READDIR,
+  READLINK,
   RECALL,
   RECLAIM,
   RENAME,
@@ -150,6 +153,8 @@ const resumedHead: Head = {
 };
 const resumedData = new Uint8Array(0);
 const nothingTouched: readonly number[] = [];
+/** Messages that change nothing but, now and then, an atime. */
+const movesAccessTime: ReadonlySet<Message> = new Set([READ, READDIR, READLINK]);
 
 /** See the module's comment. */
 export class StoreServer {
@@ -512,7 +517,7 @@ export class StoreServer {
 
   #run(request: Request, asker: Asker): void {
     const running: Running = { request, asker, buffer: this.#keepData(request), inodes: nothingTouched, attempts: 0 };
-    if (!request.message.mutation) return this.#execute(running);
+    if (!request.message.mutation && !movesAccessTime.has(request.message)) return this.#execute(running);
     if (heldLocks(this.engine, request).length === 0) {
       running.inodes = touched(this.engine, request);
       if (!this.engine.leases.held(running.inodes, changerOf(request))) return this.#execute(running);

@@ -1,5 +1,6 @@
 /**
- * What a request may change that sessions hold leases on: inodes (attributes, data, and of a directory its names).
+ * What a request may change that sessions hold leases on: inodes (attributes, data, and of a directory its names). That
+ * goes for reads too, which move access times.
  * Found out before the operation runs, while no name of the request is locked: what it finds then is what the operation
  * finds. Inodes on other shards are the affair of the steps that change them there.
  *
@@ -55,6 +56,11 @@ export function touched(engine: Engine, request: Request): readonly number[] {
     case m.WRITE_CHUNK:
       // Seen when it is published.
       return none;
+    case m.READ:
+    case m.READLINK:
+      return touchedByRead(engine, body.inode, body.accessTimes);
+    case m.READDIR:
+      return touchedByRead(engine, body.dir, body.accessTimes);
     default:
       return typeof body.inode === "number" ? near(request, [body.inode]) : none;
   }
@@ -65,6 +71,12 @@ function touchedByCreate(engine: Engine, request: Request): readonly number[] {
   const entry = find(engine, dir, name);
   if (entry === null) return [dir];
   return exclusive || !truncate || entry.type !== regularType ? none : near(request, [entry.inode]);
+}
+
+/** A read may move the atime. */
+function touchedByRead(engine: Engine, inode: number, accessTimes: number): readonly number[] {
+  const found = engine.tree.attributes(inode);
+  return found !== null && engine.accessTimes.isDue(found, accessTimes) ? [inode] : none;
 }
 
 function touchedByRemoval(engine: Engine, request: Request): readonly number[] {

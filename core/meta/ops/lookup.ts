@@ -64,8 +64,8 @@ export function readlink(engine: Engine, request: Request): Answer {
   if (failed(found)) return answerErrno(found);
   const target = engine.store.get(inodeKey(request.head.shard, kind.symlink, found.inode));
   if ((found.mode & S.IFMT) !== S.IFLNK || target === undefined) return answerErrno(E.INVAL);
-  engine.accessTimes.read(found, request.body.accessTimes);
-  return { status: 0, body: { target: target.slice() } };
+  const moved = engine.accessTimes.read(found, request.body.accessTimes, request.head.session);
+  return { status: 0, body: { target: target.slice(), moved } };
 }
 
 /** READDIR: a page of about `limitBytes`, at least one entry, and never more than a frame takes. */
@@ -73,7 +73,7 @@ export function readdir(engine: Engine, request: Request): Answer {
   const { dir, cookie, plus } = request.body, limitBytes = Math.min(request.body.limitBytes, pageBytesMax);
   const parent = engine.directory(dir);
   if (failed(parent)) return answerErrno(parent);
-  engine.accessTimes.read(parent, request.body.accessTimes);
+  const moved = engine.accessTimes.read(parent, request.body.accessTimes, request.head.session);
   const entries: { name: Uint8Array; inode: number; type: number; cookie: number; attributes: Attributes | null }[] =
     [];
   let bytes = 0, end = true;
@@ -91,5 +91,5 @@ export function readdir(engine: Engine, request: Request): Answer {
       if (shardOf(entry.inode) === request.head.shard) entry.attributes = engine.tree.attributes(entry.inode);
     }
   }
-  return { status: 0, body: { entries, end } };
+  return { status: 0, body: { entries, end, moved } };
 }

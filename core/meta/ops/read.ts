@@ -21,12 +21,14 @@ const attemptsMax = 8;
 
 /** READ: may move the atime. EISDIR is the client's; EINVAL for what is no regular file. */
 export function read(engine: Engine, request: Request): Answer | Task<Answer> {
-  const { inode, gen } = request.body;
+  const { inode, gen, accessTimes } = request.body, file = engine.inode(inode);
+  if (failed(file)) return answerErrno(file);
   if (gen > 0 && engine.inodes.held(String(inode))) return readLater(engine, request);
-  return readFrom(engine, request, 0);
+  const moved = isRegular(file.mode) && engine.accessTimes.read(file, accessTimes, request.head.session);
+  return readFrom(engine, request, { attempt: 0, moved });
 }
 
-/** Waits for a truncation that has come to far chunks and not to the size yet. */
+/** Waits for a truncation that has come to far chunks and not to the size yet. The read that led here moved the atime. */
 function* readLater(engine: Engine, request: Request): Task<Answer> {
   const { inode, gen } = request.body;
   for (let attempt = 0; attempt < attemptsMax; attempt++) {
@@ -34,18 +36,17 @@ function* readLater(engine: Engine, request: Request): Task<Answer> {
     if (failed(file) || file.gen >= gen) break;
     yield* engine.inodes.settled(String(inode));
   }
-  const answer = readFrom(engine, request, 0);
+  const answer = readFrom(engine, request, { attempt: 0, moved: false });
   return "status" in answer ? answer : yield* answer;
 }
 
-function readFrom(engine: Engine, request: Request, attempt: number): Answer | Task<Answer> {
-  const { inode, offset, length, accessTimes } = request.body;
+function readFrom(engine: Engine, request: Request, at: { attempt: number; moved: boolean }): Answer | Task<Answer> {
+  const { inode, offset, length } = request.body;
   const file = engine.inode(inode);
   if (failed(file)) return answerErrno(file);
   if (!isRegular(file.mode) || length > dataBytesMax) return answerErrno(E.INVAL);
-  engine.accessTimes.read(file, accessTimes);
   const count = Math.max(0, Math.min(length, Math.min(file.size, chunkBytesMax) - offset));
-  const body = { size: file.size, version: file.version, gen: file.gen };
+  const body = { size: file.size, version: file.version, gen: file.gen, moved: at.moved };
   if (count === 0) return { status: 0, body };
   const inline = engine.store.get(inodeKey(request.head.shard, kind.data, inode));
   if (inline !== undefined) {
@@ -56,7 +57,7 @@ function readFrom(engine: Engine, request: Request, attempt: number): Answer | T
   if (engine.store.get(chunkKey(request.head.shard, inode, 0)) === undefined) {
     return { status: 0, body, data: new Uint8Array(count) };
   }
-  return readChunkZero(engine, request, { file, count, attempt });
+  return readChunkZero(engine, request, { file, count, ...at });
 }
 
 /**
@@ -66,19 +67,20 @@ function readFrom(engine: Engine, request: Request, attempt: number): Answer | T
 function* readChunkZero(
   engine: Engine,
   request: Request,
-  at: { file: Attributes; count: number; attempt: number },
+  at: { file: Attributes; count: number; attempt: number; moved: boolean },
 ): Task<Answer> {
-  const { inode, offset } = request.body, shard = request.head.shard, { file, count, attempt } = at;
+  const { inode, offset } = request.body, shard = request.head.shard, { file, count, attempt, moved } = at;
   const buffer = engine.store.container.allocate(count), into = buffer.subarray(0, count);
   const errno = yield* engine.chunks.read({ shard, inode, chunk: 0, offset, length: count }, into);
   const now = errno === 0 ? engine.inode(inode) : errno;
   if (!failed(now) && now.size >= offset + count && (now.version === file.version || attempt >= attemptsMax)) {
     const sent = () => engine.store.container.release(buffer);
-    return { status: 0, body: { size: file.size, version: file.version, gen: file.gen }, data: into, sent };
+    const { size, version, gen } = file;
+    return { status: 0, body: { size, version, gen, moved }, data: into, sent };
   }
   engine.store.container.release(buffer);
   if (failed(now)) return answerErrno(now);
-  const again = readFrom(engine, request, attempt + 1);
+  const again = readFrom(engine, request, { attempt: attempt + 1, moved });
   return "status" in again ? again : yield* again;
 }
 
