@@ -222,7 +222,7 @@ export class Engine {
   /** Records a plan and a mutation's reply in one record of the request's shard; the answer carries `body`. */
   answer(request: Request, plan: Plan, body: unknown): Answer {
     const encoded = encode(request.message.reply, body);
-    this.planReply(plan, request.head.shard, request.head, request.message.type, encoded);
+    this.planReply(plan, request.head.shard, request.head, { type: request.message.type, encoded });
     this.commit(request.head.shard, plan, request.head);
     return { status: 0, encoded, body };
   }
@@ -232,11 +232,10 @@ export class Engine {
     plan: Plan,
     shard: number,
     origin: { session: number; slot: number; sequence: number },
-    type: number,
-    encoded: Uint8Array,
+    { type, encoded, status = 0 }: { type: number; encoded: Uint8Array; status?: number },
   ): void {
     if (origin.slot === noSlot) return;
-    const record = encode(replyRecord, { sequence: origin.sequence, type, status: 0, body: encoded });
+    const record = encode(replyRecord, { sequence: origin.sequence, type, status, body: encoded });
     plan.put(replyKey(shard, origin.session, origin.slot), record);
   }
 

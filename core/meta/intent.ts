@@ -272,7 +272,7 @@ export class Intent {
   finish(plan: Plan, body: unknown): Answer {
     const message = messageOf(this.type)!;
     const encoded = encode(message.reply, body);
-    this.engine.planReply(plan, this.shard, this.origin, this.type, encoded);
+    this.engine.planReply(plan, this.shard, this.origin, { type: this.type, encoded });
     this.forget(plan);
     return { status: 0, encoded, body };
   }

@@ -211,7 +211,7 @@ function publishNow(engine: Engine, request: Request): Answer {
   const { inode, gen, size, blocksDelta, servers, killSetId: kill } = request.body;
   const file = regularFile(engine, inode);
   if (failed(file)) return answerErrno(file);
-  if (gen < file.gen) return answerErrno(status.staleGen);
+  if (gen < file.gen) return countStale(engine, request, file);
   if (size > fileBytesMax) return answerErrno(E.FBIG);
   const plan = new Plan();
   // Without servers and with a size it only makes the file longer (the end of a copied hole): there is no far chunk.
@@ -221,6 +221,23 @@ function publishNow(engine: Engine, request: Request): Answer {
   planDropPrivileges(plan, file, kill);
   plan.attributes(file);
   return engine.answer(request, plan, writtenOf(file));
+}
+
+/**
+ * A publication of an older gen. After a truncation its chunks are gone, or counted by the CUT; after an append, which
+ * raises the gen alone, they are there, and its writer, who writes them again, will not count them again.
+ */
+function countStale(engine: Engine, request: Request, file: Attributes): Answer {
+  const { inode, gen, blocksDelta, servers } = request.body, { head, message } = request;
+  const stale = answerErrno(status.staleGen);
+  if (servers.length === 0 || gen < floorOf(engine, head.shard, inode)) return stale;
+  const plan = new Plan(), encoded = new Uint8Array(0);
+  planFarWrite(engine, plan, file, servers);
+  file.blocks = Math.max(0, file.blocks + blocksDelta - blocksBias);
+  plan.attributes(file);
+  engine.planReply(plan, head.shard, head, { type: message.type, status: status.staleGen, encoded });
+  engine.commit(head.shard, plan, head);
+  return { ...stale, encoded };
 }
 
 /** Plans that a file has, or is about to have, far chunks on `servers`. */

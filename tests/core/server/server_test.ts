@@ -141,6 +141,25 @@ Deno.test("WRITE with a far part publishes the whole write in one record, or not
   assertEquals(write({ ...far, gen: 1, size: 2 ** 44 }).status, E.FBIG);
 });
 
+Deno.test("PUBLISH that an append has made stale still counts the blocks of its chunks, one that a cut has does not", () => {
+  const c = new Cluster(), file = c.create(c.root, "f").inode, megabyte = 2 ** 20;
+  const publish = (gen: number, size: number, units: number) => {
+    const body = { inode: file, gen, size, blocksDelta: 2 ** 31 + units, servers: [1], killSetId: false };
+    return c.call(m.PUBLISH, file, body).status;
+  };
+  assertEquals(publish(0, megabyte, 0), 0);
+  const shard = chunkShard(file, 2, shards), chunk = { inode: file, volume: 1, gen: 0, chunk: 2, offset: 0 };
+  assertEquals(c.run(c.caller.call(m.WRITE_CHUNK, { shard }, chunk, { data: new Uint8Array(4096) })).status, 0);
+  assertEquals(c.call(m.APPEND, file, { inode: file, killSetId: false }, bytes("x")).status, 0);
+  assertEquals(publish(0, 2 * megabyte + 4096, 8), status.staleGen);
+  const { size, gen, blocks } = c.attributes(file);
+  assertEquals([size, gen, blocks], [megabyte + 1, 1, 16]);
+  const zero = { sec: 0, nsec: 0 }, cut = { valid: m.setattrValid.size, size: 10, mode: 0, uid: 0, gid: 0 };
+  assertEquals(c.call(m.SETATTR, file, { inode: file, ...cut, atime: zero, mtime: zero, ctime: zero }).status, 0);
+  assertEquals(publish(1, 2 * megabyte + 4096, 8), status.staleGen);
+  assertEquals(c.attributes(file).blocks, 0);
+});
+
 Deno.test("StoreServer cuts far chunks while a server that holds no data is down", () => {
   const c = new Cluster(), file = c.create(c.root, "f").inode, gone = 4;
   const idle = { id: gone, address: "10.0.0.4:1", stores: 1, weight: 100, state: serverState.down };
