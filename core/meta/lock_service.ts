@@ -152,11 +152,6 @@ export class LockService {
     return this.#inodes.get(inode)?.list.locks ?? [];
   }
 
-  /** Requests that wait on an inode, for information. */
-  waiting(inode: number): number {
-    return this.#inodes.get(inode)?.waiting.length ?? 0;
-  }
-
   /** True when an fcntl wait has lasted so long that a deadlock is worth looking for; says so once for some time. */
   suspects(session: number, inode: number, ticket: number): boolean {
     const waiter = this.#waiter(inode, session, ticket), nowMs = this.runtime.nowMs();

@@ -215,6 +215,99 @@ Deno.test("Checker rejects a loop of directories and accepts the refusal", () =>
   start().round([call(0, 10, 20, into("a", 2), {}), call(1, 10, 20, into("b", 1), E.INVAL)]);
 });
 
+/** A lock of actor `owner` - 1 on inode 1. */
+const lock = (owner: number, write: boolean | null, start = 0, end = 9, flock = false): Op => ({
+  kind: "setlk",
+  inode: 1,
+  owner,
+  flock,
+  write,
+  start,
+  end,
+  waitMs: 0,
+});
+const locking = () => {
+  const checker = fresh();
+  checker.round([call(0, 0, 1, create("a"), file(1)), call(0, 2, 3, lock(1, true), {})]);
+  return checker;
+};
+
+Deno.test("Checker rejects a lock that is given to two, or refused without a holder", () => {
+  locking().round([call(1, 4, 5, lock(2, true, 10, 19), {}), call(1, 6, 7, lock(2, false, 5, 5), E.AGAIN)]);
+  assertThrows(() => locking().round([call(1, 4, 5, lock(2, false, 5, 5), {})]), Inexplicable);
+  assertThrows(() => locking().round([call(1, 4, 5, lock(2, true, 10, 19), E.AGAIN)]), Inexplicable);
+  assertThrows(() => locking().round([call(1, 4, 5, lock(2, true, 0, 9, true), E.AGAIN)]), Inexplicable);
+  const checker = locking();
+  checker.round([call(0, 4, 9, lock(1, null, 5, 5), {}), call(1, 4, 9, lock(2, true, 5, 5), {})]);
+  assertThrows(() => checker.round([call(0, 10, 11, lock(1, false, 5, 5), {})]), Inexplicable);
+});
+
+Deno.test("Checker frees the locks of a dead client later, and those that nobody is sure of perhaps", () => {
+  const dead = locking();
+  dead.forgetClient(0);
+  dead.round([call(1, 4, 5, lock(2, true), E.AGAIN), call(1, 6, 7, lock(2, true), {})]);
+  const settled = locking();
+  settled.forgetClient(0);
+  settled.settle();
+  assertThrows(() => settled.round([call(1, 4, 5, lock(2, true), E.AGAIN)]), Inexplicable);
+  const unsure = locking();
+  unsure.round([call(0, 4, 5, lock(1, null), null)]);
+  unsure.round([call(1, 6, 7, lock(2, false), E.AGAIN), call(1, 8, 9, lock(2, false), {})]);
+  assertThrows(() => unsure.round([call(2, 10, 11, lock(3, true), {})]), Inexplicable);
+});
+
+Deno.test("Checker knows what another client's test of a lock may say", () => {
+  const test = (owner: number): Op => ({ kind: "getlk", inode: 1, owner, write: true, start: 5, end: 20 });
+  const found = { owner: 1, write: true, start: 0, end: 9, pid: 0 };
+  locking().round([call(1, 4, 5, test(2), { lock: found }), call(0, 4, 5, test(1), { lock: null })]);
+  assertThrows(() => locking().round([call(1, 4, 5, test(2), { lock: null })]), Inexplicable);
+  for (const wrong of [{ end: 8 }, { write: false }, { pid: 1 }]) {
+    assertThrows(() => locking().round([call(1, 4, 5, test(2), { lock: { ...found, ...wrong } })]), Inexplicable);
+  }
+});
+
+Deno.test("Checker judges searches, zeroed ranges and copies by the bytes", () => {
+  const start = () => {
+    const checker = fresh();
+    checker.round([call(0, 0, 1, create("a"), file(1)), call(0, 2, 3, create("b"), file(2))]);
+    checker.round([call(0, 4, 5, write(1, 8192, 100, 5), {}), call(0, 6, 7, write(1, 40_000, 100, 6), {})]);
+    return checker;
+  };
+  const seek = (offset: number, hole: boolean): Op => ({ kind: "seek", inode: 1, offset, hole });
+  start().round([
+    call(0, 10, 11, seek(0, false), { offset: 8192 }),
+    call(0, 12, 13, seek(8192, true), { offset: 12288 }),
+    call(0, 14, 15, seek(9000, false), { offset: 36_864 }),
+    call(0, 16, 17, seek(40_100, false), { offset: -1 }),
+  ]);
+  for (const offset of [8193, 36_864, -1]) {
+    assertThrows(() => start().round([call(0, 10, 11, seek(0, false), { offset })]), Inexplicable);
+  }
+  assertThrows(() => start().round([call(0, 10, 11, seek(0, true), { offset: 8200 })]), Inexplicable);
+  const punch: Op = { kind: "allocate", inode: 1, mode: 3, offset: 8192, length: 50 };
+  const checker = start(), half = pattern(5, 100).fill(0, 0, 50);
+  checker.round([call(0, 10, 11, punch, {}), call(0, 12, 13, read(1, 8192, 100), { bytes: half })]);
+  const copy: Op = { kind: "copy", inode: 1, offset: 8192, to: 2, toOffset: 5, length: 100 };
+  checker.round([call(0, 14, 15, copy, { count: 100 })]);
+  checker.round([call(0, 16, 17, read(2, 5, 100), { bytes: half })]);
+  assertThrows(() => checker.round([call(0, 18, 19, read(2, 4, 100), { bytes: half })]), Inexplicable);
+});
+
+Deno.test("Checker rejects zeros for bytes that a truncation has taken and the size still has", () => {
+  const far = (length: number): Op => read(1, chunkBytes, length);
+  const start = () => {
+    const checker = fresh();
+    checker.round([call(0, 0, 1, create("a"), file(1)), call(0, 2, 3, write(1, chunkBytes, 100, 5), {})]);
+    return checker;
+  };
+  const cut: Op = { kind: "truncate", inode: 1, size: 0 };
+  start().round([call(0, 4, 9, cut, file(1)), call(1, 5, 8, far(100), { bytes: pattern(5, 100) })]);
+  assertThrows(
+    () => start().round([call(0, 4, 9, cut, file(1)), call(1, 5, 8, far(100), { bytes: new Uint8Array(100) })]),
+    Inexplicable,
+  );
+});
+
 Deno.test("Checker says which calls it could not explain", () => {
   const error = assertThrows(() => fresh().round([call(0, 0, 10, create("a"), E.EXIST)]), Inexplicable);
   assert(error.message.includes("create"));
