@@ -20,7 +20,7 @@ import { type HELLO, peerKind } from "./messages.ts";
 /** Bytes of a nonce. */
 export const nonceBytes = 16;
 /** Oldest version this build speaks. */
-export const protocolVersionMin = Math.max(1, protocolVersion - 1);
+export const protocolVersionMin = Math.max(2, protocolVersion - 1);
 
 type Hello = Of<typeof HELLO.request>;
 type HelloReply = Of<typeof HELLO.reply>;

@@ -41,6 +41,7 @@ Deno.test("ServerHandshake.onHello() refuses another cluster, server, store, ver
       [{ kind: 0 }, /kind 0/],
       [{ nonce: new Uint8Array(3) }, /nonce/],
       [{ version: protocolVersion + 1 }, /version/],
+      [{ version: 1 }, /version/],
       [{ version: 0 }, /version/],
     ] as const
   ) {
