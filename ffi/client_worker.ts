@@ -56,7 +56,6 @@ class MountWorker {
       fd: start.fuseFd,
       session: new FuseSession(volume, {
         onReady: () => this.#report({ type: "ready" }),
-        nowMs: () => this.#reactor.nowMs(),
         notifier,
       }),
       notifier,

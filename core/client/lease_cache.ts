@@ -177,7 +177,8 @@ export class LeaseCache {
       case m.UNLINK:
       case m.RMDIR:
         this.#changed(body.dir);
-        this.#changedBehind(body.dir, body.name);
+        if (reply.gone !== null) this.#changed(reply.gone.inode);
+        else this.#changedBehind(body.dir, body.name);
         return this.#named(call, leases, leases & leaseBits.directory ? absent : unknown);
       case m.RENAME:
         this.#changed(body.dir);
@@ -351,6 +352,8 @@ interface Asked {
 interface Reply {
   inode: number;
   created: boolean;
+  /** What a removal has ended. */
+  gone: Attributes | null;
   /** The atime of what was read has moved. */
   moved: boolean;
   attributes: Attributes;

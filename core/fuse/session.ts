@@ -148,19 +148,6 @@ const flaggedNames = [
   { name: defaultAclName, flag: inodeFlags.defaultAcl },
   { name: capabilityName, flag: inodeFlags.capability },
 ];
-/** How long after attributes were given to a thread it is believed to ask about the same moment, in milliseconds. */
-const sameMomentMsMax = 100;
-/** Threads of which it is remembered what they were told last. */
-const toldMax = 4096;
-
-/** What a thread was told last. */
-interface Told {
-  inode: number;
-  /** {@linkcode inodeFlags}. */
-  flags: number;
-  atMs: number;
-}
-
 /** A lock that this mount may hold on an inode. */
 interface HeldLock {
   flock: boolean;
@@ -174,8 +161,6 @@ interface HeldLock {
 export interface FuseSessionOptions {
   /** Called once with the version agreed on at INIT. */
   onReady?: (version: { major: number; minor: number; flags: number; flags2: number }) => void;
-  /** Milliseconds that only grow. Without them every GETXATTR is a request to the file system. */
-  nowMs?: () => number;
   /** The way of notifications to the kernel. Without one it keeps nothing. */
   notifier?: KernelNotifier;
 }
@@ -192,8 +177,6 @@ export class FuseSession {
   #parked = 0;
   /** Versions of files at their last open, oldest first. */
   #dataVersions = new Map<number, number>();
-  /** By the thread that asked; see {@linkcode FuseSession.#saidAbsent}. */
-  #told = new Map<number, Told>();
   /** True when the kernel leaves the umask to us (FUSE_DONT_MASK was agreed on). */
   #dontMask = true;
   #closed = false;
@@ -437,37 +420,19 @@ export class FuseSession {
     return 0;
   }
 
-  /** The thread of a request gets these attributes. */
-  #tell(request: FuseRequest, { inode, flags }: Attributes): void {
-    const { nowMs } = this.options;
-    if (nowMs === undefined) return;
-    const told = this.#told.get(request.pid);
-    if (told !== undefined) {
-      told.inode = inode;
-      told.flags = flags;
-      told.atMs = nowMs();
-      return;
-    }
-    if (this.#told.size >= toldMax) this.#told.clear();
-    this.#told.set(request.pid, { inode, flags, atMs: nowMs() });
-  }
-
   /**
-   * True when the attributes that the thread has just been given say that there is no such attribute. The kernel asks for
-   * ACLs at each permission check right after it has asked for attributes, and for capabilities at the first write
-   * after that: both questions belong to one system call and to one moment.
+   * True when it is known without asking that there is no such attribute: the kernel looks for ACLs at each permission
+   * check, and for capabilities at the first write.
    */
-  #saidAbsent(request: FuseRequest): boolean {
-    const told = this.#told.get(request.pid), { nowMs } = this.options;
-    if (told === undefined || nowMs === undefined || told.inode !== this.#inode(request.nodeid)) return false;
-    if (nowMs() - told.atMs > sameMomentMsMax) return false;
+  #knownAbsent(request: FuseRequest): boolean {
     const flagged = flaggedNames.find(({ name }) => sameName(name, request.name));
-    return flagged !== undefined && (told.flags & flagged.flag) === 0;
+    if (flagged === undefined) return false;
+    const known = this.fileSystem.known(this.#inode(request.nodeid));
+    return known !== null && (known.flags & flagged.flag) === 0;
   }
 
   /** Writes what a name stands for; `nameMs`: how long the kernel may keep that. */
   #putEntry(request: FuseRequest, attributes: Attributes, nameMs: number): void {
-    this.#tell(request, attributes);
     const attributesMs = this.#cache?.attributesMs(attributes) ?? 0, node = this.#node(attributes.inode);
     encodeEntry(request.view, request.bodyAt, node, attributes, { nameMs, attributesMs });
   }
@@ -497,7 +462,6 @@ export class FuseSession {
 
   #attributes(request: FuseRequest, attributes: Result<Attributes>): number {
     if (failed(attributes)) return request.fail(attributes);
-    this.#tell(request, attributes);
     const validMs = this.#cache?.attributesMs(attributes) ?? 0;
     encodeAttrOut(request.view, request.bodyAt, this.#node(attributes.inode), attributes, validMs);
     return request.finish(attrOut.sizeof);
@@ -510,7 +474,6 @@ export class FuseSession {
   *#statx(request: FuseRequest): Task<number> {
     const attributes = yield* this.fileSystem.getAttributes(this.#inode(request.nodeid));
     if (failed(attributes)) return request.fail(attributes);
-    this.#tell(request, attributes);
     const validMs = this.#cache?.attributesMs(attributes) ?? 0;
     encodeStatx(request.view, request.bodyAt, this.#node(attributes.inode), attributes, validMs);
     return request.finish(statxOut.sizeof);
@@ -685,7 +648,6 @@ export class FuseSession {
 
   /** Gives an open that was registered a handle; ends it and is false when there are too many. */
   *#opened(request: FuseRequest, attributes: Attributes): Task<boolean> {
-    this.#tell(request, attributes);
     request.handle = this.#newHandle(attributes.inode);
     if (request.handle === 0) yield* this.fileSystem.release(attributes.inode);
     return request.handle !== 0;
@@ -828,7 +790,7 @@ export class FuseSession {
   *#getxattr(request: FuseRequest): Task<number> {
     const errno = checkAttributeName(request.name);
     if (errno !== 0) return request.fail(errno);
-    if (this.#saidAbsent(request)) return request.fail(E.NODATA);
+    if (this.#knownAbsent(request)) return request.fail(E.NODATA);
     const value = yield* this.fileSystem.getExtendedAttribute(this.#inode(request.nodeid), request.name);
     return failed(value) ? request.fail(value) : this.#sized(request, value);
   }
@@ -841,7 +803,6 @@ export class FuseSession {
     const kill = (request.u32(setxattrIn.setxattrFlags) & FUSE_SETXATTR_ACL_KILL_SGID) !== 0;
     const all = kill ? flags | xattrFlags.killSetgid : flags;
     const outcome = yield* this.fileSystem.setExtendedAttribute(inode, name, data, all);
-    this.#told.clear();
     return done(request, outcome);
   }
 

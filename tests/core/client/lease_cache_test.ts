@@ -99,7 +99,7 @@ Deno.test("a session's own creation and removal are known at once, with what the
   assertEquals(session.name("a"), file);
   const parent = session.cache.attributes(dir)!;
   assertEquals([parent.entries, parent.mtime.sec, parent.version], [1, 5, 8]);
-  session.reply(m.UNLINK, { dir, name: utf8("a") }, {}, leaseBits.directory);
+  session.reply(m.UNLINK, { dir, name: utf8("a") }, { gone: null }, leaseBits.directory);
   assertEquals(session.name("a"), absent);
   assertEquals([session.cache.attributes(dir), session.cache.attributes(file)], [null, null]);
 });
