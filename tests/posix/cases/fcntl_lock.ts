@@ -284,15 +284,6 @@ kernel("F_OFD_SETLK and F_SETLK of one process exclude each other", async (fs) =
   await fails("EAGAIN", two.lock(F.SETLK, { type: write, start: 0, length: 0 }));
 });
 
-kernel("a lock of an open file stays when another descriptor of the file is closed", async (fs) => {
-  const one = await opened(fs), two = await opened(fs), other = await opened(await fs.process());
-  await one.lock(F.OFD_SETLK, { type: write, start: 0, length: 0 });
-  await two.close();
-  await fails("EAGAIN", other.lock(F.OFD_SETLK, { type: write, start: 0, length: 0 }));
-  await one.close();
-  await other.lock(F.OFD_SETLKW, { type: write, start: 0, length: 0 });
-});
-
 kernel("F_OFD_GETLK tells a lock of an open file with pid -1", async (fs) => {
   const one = await opened(fs), two = await opened(fs);
   await one.lock(F.OFD_SETLK, { type: write, start: 3, length: 4 });
