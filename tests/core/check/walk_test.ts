@@ -175,7 +175,7 @@ function* work(
     const found = yield* fs.lookup(dir, name());
     const inode = typeof found === "number" ? 0 : found.inode;
     const file = typeof found !== "number" && (found.mode & S.IFMT) === S.IFREG;
-    switch (random.below(10)) {
+    switch (random.below(11)) {
       case 0:
       case 1: {
         const made = yield* fs.create(dir, name(), { ...options, open: true }, user);
@@ -206,6 +206,14 @@ function* work(
       case 9:
         if (file) yield* fs.append(inode, new Uint8Array(5000), { killSetId: false });
         break;
+      case 10: {
+        const made = yield* fs.createUnnamed(dir, { mode: 0o644, linkable: true }, user);
+        if (typeof made === "number") break;
+        yield* fs.write(made.inode, random.below(2 * megabyte), new Uint8Array(5000), { killSetId: false });
+        if (random.chance(0.6)) yield* fs.link(made.inode, other, name());
+        yield* fs.release(made.inode);
+        break;
+      }
     }
     if (random.chance(0.2)) yield* wait(node.sleep(2));
   }
