@@ -145,6 +145,9 @@ export interface Totals {
 /** A time to set. */
 export type When = bigint | "now";
 
+/** Size of the volume of {@linkcode Files.small}. */
+export const smallBytes = 16 * 1048576;
+
 /** A path, a name or contents: text is UTF-8. */
 export type Bytes = string | Uint8Array;
 
@@ -177,6 +180,8 @@ export interface Files {
   elsewhere(): Promise<Files>;
   /** A process that has the file system read-only. */
   readOnly(): Promise<Files>;
+  /** A process at the root of another volume, of {@linkcode smallBytes}, that all cases share. */
+  small(): Promise<Files>;
   /** Absolute path of the case's folder. */
   readonly folder: string;
 

@@ -416,7 +416,11 @@ export class Kernel implements Files {
   }
 
   async readOnly(): Promise<Kernel> {
-    return await this.#way.enter(this.name, this.#way.readOnlyMount, this.#process.all);
+    return await this.#way.enter(this.name, this.#way.places.readOnly, this.#process.all);
+  }
+
+  async small(): Promise<Kernel> {
+    return await this.#way.enter("", this.#way.places.small, this.#process.all);
   }
 
   /** Any system call. Texts are paths; buffers that it writes to come back. */
@@ -723,8 +727,8 @@ export class KernelWay implements Way<Kernel> {
     readonly name: WayName,
     /** Folders of the file system: where a client has it, and where another one has. */
     readonly mounts: readonly string[],
-    /** Where it is mounted read-only. */
-    readonly readOnlyMount: string,
+    /** Where it is mounted read-only, and where a small one is mounted. */
+    readonly places: { readOnly: string; small: string },
     /** Starts an agent. */
     readonly command: readonly string[] = agentCommand,
   ) {}

@@ -126,21 +126,33 @@ class Process {
   }
 }
 
+/** Which volume of the cluster, and how it is opened. */
+interface VolumeOptions {
+  readOnly: boolean;
+  small: boolean;
+}
+
 class LibraryFiles implements Files {
   readonly #way: LibraryWay;
   readonly #process: Process;
   readonly #identity: Identity;
-  readonly #readOnly: boolean;
+  readonly #options: VolumeOptions;
 
-  constructor(way: LibraryWay, process: Process, identity: Identity, readonly folder: string, readOnly = false) {
-    this.#readOnly = readOnly;
+  constructor(
+    way: LibraryWay,
+    process: Process,
+    identity: Identity,
+    readonly folder: string,
+    options: VolumeOptions = { readOnly: false, small: false },
+  ) {
+    this.#options = options;
     this.#way = way;
     this.#process = process;
     this.#identity = identity;
   }
 
   as(identity: Identity): LibraryFiles {
-    return new LibraryFiles(this.#way, this.#process, identity, this.folder, this.#readOnly);
+    return new LibraryFiles(this.#way, this.#process, identity, this.folder, this.#options);
   }
 
   process(): Promise<LibraryFiles> {
@@ -152,11 +164,17 @@ class LibraryFiles implements Files {
   }
 
   readOnly(): Promise<LibraryFiles> {
-    return Promise.resolve(new LibraryFiles(this.#way, this.#process, this.#identity, this.folder, true));
+    const options = { ...this.#options, readOnly: true };
+    return Promise.resolve(new LibraryFiles(this.#way, this.#process, this.#identity, this.folder, options));
+  }
+
+  small(): Promise<LibraryFiles> {
+    const options = { readOnly: false, small: true };
+    return Promise.resolve(new LibraryFiles(this.#way, this.#process, this.#identity, "", options));
   }
 
   async #do<T>(call: string, work: (volume: Volume) => Promise<T>): Promise<T> {
-    return await calling(call, work(await this.#way.volume(this.#process.client, this.#identity, this.#readOnly)));
+    return await calling(call, work(await this.#way.volume(this.#process.client, this.#identity, this.#options)));
   }
 
   #at(path: string): string {
@@ -313,18 +331,18 @@ class LibraryFiles implements Files {
 export class LibraryWay implements Way<Files> {
   readonly name = "library";
   readonly #clusters: Cluster[];
-  readonly #volumeName: string;
+  readonly #names: { volume: string; small: string };
   readonly #volumes = new Map<string, Promise<Volume>>();
 
-  private constructor(clusters: Cluster[], volumeName: string) {
+  private constructor(clusters: Cluster[], names: { volume: string; small: string }) {
     this.#clusters = clusters;
-    this.#volumeName = volumeName;
+    this.#names = names;
   }
 
   /** Connects to the cluster of a manager. */
-  static async start(managerAddress: string, volumeName: string): Promise<LibraryWay> {
+  static async start(managerAddress: string, names: { volume: string; small: string }): Promise<LibraryWay> {
     const connected = await Promise.all([connect({ managerAddress }), connect({ managerAddress })]);
-    return new LibraryWay(connected, volumeName);
+    return new LibraryWay(connected, names);
   }
 
   async begin(folder: string): Promise<{ fs: Files; end(): Promise<void> }> {
@@ -340,12 +358,12 @@ export class LibraryWay implements Way<Files> {
   }
 
   /** The volume as somebody has it. */
-  volume(client: number, identity: Identity, readOnly = false): Promise<Volume> {
-    const { uid, gid, groups, umask } = identity;
-    const key = JSON.stringify([client, uid, gid, groups, umask, readOnly]);
+  volume(client: number, identity: Identity, options?: VolumeOptions): Promise<Volume> {
+    const { uid, gid, groups, umask } = identity, { readOnly = false, small = false } = options ?? {};
+    const key = JSON.stringify([client, uid, gid, groups, umask, readOnly, small]);
     const known = this.#volumes.get(key);
     if (known !== undefined) return known;
-    const opened = this.#clusters[client].open(this.#volumeName, {
+    const opened = this.#clusters[client].open(small ? this.#names.small : this.#names.volume, {
       readOnly,
       as: { uid, gid, groups: [...groups], umask },
     });
