@@ -14,7 +14,7 @@ import type { ClientOrder, ClientReport, ClientStop, ClientWorkerStart } from ".
 import {
   cleanDeadMount,
   findMount,
-  isMounted,
+  fuseFileSystemType,
   mountFuse,
   mountpointPath,
   parseMountOptions,
@@ -35,6 +35,8 @@ export const mountsPerProcessMax = 256;
 const readyTimeoutMs = 30_000;
 /** Time a Worker may take to release everything after an unmount. */
 const endTimeoutMs = 10_000;
+/** How often it is looked whether a mount that somebody has undone has ended. */
+const endedPollMs = 20;
 /** Pauses between attempts to bring a mount up again: the first, then doubled up to the longest. */
 const againMs = { first: 250, longest: 10_000 } as const;
 
@@ -119,6 +121,7 @@ export class ClientMounts {
 
   /** Mounts a volume; programs can use it when this settles. Rejects with a {@linkcode MountFailure}, and nothing stays. */
   async mount(asked: MountWish): Promise<void> {
+    await this.#undoneHasEnded(mountpointPath(asked.mountpoint));
     const mount = this.#add(asked);
     try {
       await this.#serve(mount);
@@ -188,6 +191,15 @@ export class ClientMounts {
       }
       await this.#end(mount.served);
     }));
+  }
+
+  /** Waits for the end of a mount that somebody has undone with umount(8) a moment ago. */
+  async #undoneHasEnded(mountpoint: string): Promise<void> {
+    const mount = this.#mounts.get(mountpoint), untilMs = performance.now() + endTimeoutMs;
+    if (mount?.state !== "mounted" || isThere(mount)) return;
+    while (this.#mounts.get(mountpoint) === mount && performance.now() < untilMs) {
+      await pause(endedPollMs, mount.gone.signal);
+    }
   }
 
   #add(asked: MountWish): Mount {
@@ -318,7 +330,7 @@ export class ClientMounts {
     if (mount.gone.signal.aborted || mount.served !== served) return;
     mount.served = null;
     const { mountpoint } = mount.wish;
-    if (!isMounted(mountpoint)) {
+    if (!isThere(mount)) {
       this.#mounts.delete(mountpoint);
       if (!this.#stopping) this.#options.onChange();
       this.#log("info", `${mountpoint} was unmounted`);
@@ -391,6 +403,12 @@ export class ClientMounts {
   #log(level: "error" | "warn" | "info", message: string): void {
     this.#options.logger.log(level, "mount", message);
   }
+}
+
+/** True while the kernel has the mount at its place. What somebody else has mounted there since is none of ours. */
+function isThere({ wish, device }: Mount): boolean {
+  const found = findMount(wish.mountpoint);
+  return found?.type === fuseFileSystemType && found.device === device;
 }
 
 async function findVolume(session: ManagerSession, name: string): Promise<{ id: number; readOnly: boolean }> {

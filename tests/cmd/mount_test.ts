@@ -4,7 +4,8 @@ import { assert, assertEquals, assertMatch, assertStringIncludes, assertThrows }
 import { buildExecutable } from "../../cmd/build.ts";
 import { Child } from "../../cmd/child.ts";
 import type { MountStatus } from "../../ffi/client_mounts.ts";
-import { isMounted, unmount } from "../../ffi/fuse/mount.ts";
+import { isMounted, readMounts, unmount } from "../../ffi/fuse/mount.ts";
+import { run } from "../ffi/fuse_mounted.ts";
 import { freePort, sealfs, withFolder } from "./processes.ts";
 
 const canMount = Deno.uid() === 0 && (() => {
@@ -153,6 +154,23 @@ test("sealfs client mount starts a daemon, and umount ends the mount when nothin
   await cluster.client("umount", mountpoint);
   assert(!isMounted(mountpoint));
   assertEquals(await cluster.mounts(), []);
+});
+
+test("what is mounted in the place of a mount that was undone stays, and the place can be used again at once", async (cluster) => {
+  await cluster.up();
+  const { mountpoint } = cluster;
+  for (let round = 0; round < 2; round++) {
+    await cluster.client("mount", mountpoint, "v");
+    const open = await Deno.open(`${mountpoint}/file${round}`, { create: true, write: true });
+    await run("umount", "--lazy", mountpoint);
+    await run("mount", "-t", "tmpfs", `other${round}`, mountpoint);
+    open.close();
+    await until("unmounted", async () => (await cluster.mounts()).length === 0);
+    assertEquals(readMounts().findLast((mount) => mount.mountpoint === mountpoint)?.source, `other${round}`);
+    await run("umount", mountpoint);
+    await cluster.client("mount", mountpoint, "v");
+    await run("umount", mountpoint);
+  }
 });
 
 test("a killed daemon's mounts are cleaned and restored at the next start, a stopped one's too", async (cluster) => {
