@@ -459,7 +459,7 @@ export class StoreServer {
     const stored = this.#stored(head, message);
     if (stored !== null && this.#openAgain(request, stored)) return this.#answered(request, asker, stored);
     const kept = this.#slots.kept(head.session, head.slot);
-    if (kept !== null) return this.#answered(request, asker, kept);
+    if (kept !== null) return this.#tell(request, asker, kept, 0);
     this.#run(request, asker);
   }
 
@@ -588,14 +588,18 @@ export class StoreServer {
   }
 
   #answered(request: Request, asker: Asker, answer: Answer): void {
-    const { message, head } = request;
     // A store that has failed has recorded nothing: what it says of mutations is EIO.
-    const failed = message.mutation && this.engine.store.failure !== 0;
+    const failed = request.message.mutation && this.engine.store.failure !== 0;
     const told = failed ? answerErrno(E.IO) : ownStatus(answer);
+    this.#tell(request, asker, told, this.#grant(request, asker, told));
+  }
+
+  /** Sends an answer to all who wait for it. `leases`: bits of leaseBits, for the asker; an answer of before grants none. */
+  #tell(request: Request, asker: Asker, told: Answer, leases: number): void {
+    const { message, head } = request;
     const askers = message.mutation
       ? this.#slots.end(head.session, head.slot, head.sequence, unrecorded(told))
       : [asker];
-    const leases = this.#grant(request, asker, told);
     for (const one of askers) {
       const granted = one.connection === asker.connection && one.id === asker.id ? leases : 0;
       this.#outbox.push({ asker: one, message, answer: told, flags: frameFlags.reply, leases: granted });

@@ -148,3 +148,15 @@ Deno.test("StoreServer closes a link on which nobody says who he is", () => {
   c.world.pass(30_000);
   assert(closed);
 });
+
+Deno.test("StoreServer grants no lease with an answer that it gives again", () => {
+  const c = new Cluster(), { engine } = c.servers[c.ownerOf(c.root)].server, target = { shard: shardOf(c.root) };
+  const body = { dir: c.root, name: bytes("f"), ...create };
+  // The second finds the file, which leaves no record: its answer is kept in memory.
+  for (const created of [true, false]) assertEquals(c.call(m.CREATE, c.root, body).created, created);
+  const again = c.newCaller();
+  assertEquals(c.run(again.call(m.CREATE, target, body)).status, E.IO, "older than what came since");
+  const { granted } = engine.leases.counters;
+  assertEquals(c.run(again.call(m.CREATE, target, body)).body!.created, false);
+  assertEquals(engine.leases.counters.granted, granted);
+});
