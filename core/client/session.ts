@@ -113,11 +113,13 @@ export class ClientSession {
       return owner === null || (owner.server === server && owner.store === store);
     });
     const opens = this.opens.claims(server, store), locks = this.locks.claims(server, store);
+    const creating = this.caller.creating(server, store);
     const messages: Of<typeof RECLAIM.request>[] = [];
     for (let at = 0; at === 0 || at < opens.length || at < locks.length; at += claimsPerMessage) {
       const to = at + claimsPerMessage;
       const last = to >= opens.length && to >= locks.length;
-      messages.push({ opens: opens.slice(at, to), locks: locks.slice(at, to), last });
+      const claimed = { opens: opens.slice(at, to), locks: locks.slice(at, to), creating: last ? creating : [] };
+      messages.push({ ...claimed, last });
     }
     return messages;
   }

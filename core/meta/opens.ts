@@ -17,6 +17,8 @@ export class Opens {
   #released = new Map<number, Map<number, number>>();
   /** Sessions that have not claimed yet. */
   #awaited = new Set<number>();
+  /** Inodes that may have been opened without anybody knowing yet, and how many requests say so. */
+  #doubtful = new Map<number, number>();
 
   /** Begins grace: these sessions are waited for. */
   await(sessions: Iterable<number>): void {
@@ -86,9 +88,26 @@ export class Opens {
     return freed;
   }
 
-  /** True when a session has the inode open, or might have (grace). */
+  /** True when a session has the inode open, or might have (grace, doubt). */
   mayBeOpen(inode: number): boolean {
-    return this.#awaited.size > 0 || this.#byInode.has(inode);
+    return this.#awaited.size > 0 || this.#byInode.has(inode) || this.#doubtful.has(inode);
+  }
+
+  /** A request that may have opened the inode is still to be answered. Paired with {@linkcode certain}. */
+  doubt(inode: number): void {
+    this.#doubtful.set(inode, (this.#doubtful.get(inode) ?? 0) + 1);
+  }
+
+  /** That request has been answered. */
+  certain(inode: number): void {
+    const left = (this.#doubtful.get(inode) ?? 0) - 1;
+    if (left > 0) this.#doubtful.set(inode, left);
+    else this.#doubtful.delete(inode);
+  }
+
+  /** Sessions that have an inode open. */
+  sessionsOf(inode: number): number[] {
+    return [...this.#byInode.get(inode)?.keys() ?? []];
   }
 
   /** Inodes that are open. */

@@ -19,7 +19,7 @@ import { first, Future, type Task, wait } from "../task.ts";
 import { Call, type CallerContext, type CallerCounters, type CallerHooks, type Outcome } from "./call.ts";
 import { noSlot, status } from "./frame.ts";
 import { SlotPool, slotsPerServer } from "./gate.ts";
-import { FENCE, type Message, messageOf } from "./messages.ts";
+import { CREATE, FENCE, type Message, messageOf } from "./messages.ts";
 import { bulkBytesMin, Peer } from "./peer.ts";
 
 /** A server that does not answer within this time is asked again; if its link is silent too, on a new link. */
@@ -117,6 +117,7 @@ export class Caller implements CallerContext {
   #closed = false;
   #ticking = false;
   #calls = 0;
+  readonly #creating = new Set<Call>();
   #peers = new Map<string, Peer>();
   #pools = new Map<number, SlotPool>();
 
@@ -179,7 +180,10 @@ export class Caller implements CallerContext {
     if ("shard" in target) call.shard = target.shard;
     this.#calls++;
     this.#tick();
+    const opens = message.type === CREATE.type && (body as { openId: number }).openId !== 0;
+    if (opens) this.#creating.add(call);
     const ended = yield* this.#deliver(call, target);
+    if (opens) this.#creating.delete(call);
     this.#calls--;
     if (!ended && message.mutation) this.hooks.uncertain?.(call);
     if (call.pool !== null) this.#endSlot(call, target, ended || call.sends === call.answers);
@@ -191,6 +195,15 @@ export class Caller implements CallerContext {
       server: call.server,
       sends: call.sends,
     };
+  }
+
+  /** CREATEs for a store that are to open a file and have been sent, but not answered. */
+  creating(server: number, store: number): { shard: number; slot: number; sequence: number }[] {
+    const here = [...this.#creating].filter((call) => {
+      const owner = this.maps.ownerOf(call.shard);
+      return call.sends > 0 && owner?.server === server && owner.store === store;
+    });
+    return here.map(({ shard, slot, sequence }) => ({ shard, slot, sequence }));
   }
 
   /** Goes on with a new session: every slot is free, links are opened anew, and calls of the old one end as sessionDead. */

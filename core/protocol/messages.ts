@@ -147,6 +147,8 @@ export const RECLAIM = message(
   struct({
     opens: array(struct({ inode: u53, openId: u53 })),
     locks: array(struct({ inode: u53, lock })),
+    /** CREATEs that open a file and have no answer yet: what they made is open, though the session cannot name it. */
+    creating: array(struct({ shard: u16, slot: u16, sequence: u53 })),
     /** False when more RECLAIM messages follow. */
     last: bool,
   }),

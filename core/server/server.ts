@@ -128,6 +128,13 @@ interface Outgoing {
   leases?: number;
 }
 
+/** A file that a CREATE made and opened before the start, while its asker has not heard of it. */
+interface Doubt {
+  slot: number;
+  sequence: number;
+  inode: number;
+}
+
 /** Figures of a store's server. */
 export interface ServerCounters {
   requests: number;
@@ -172,6 +179,8 @@ export class StoreServer {
   /** Sessions that had reply records when their shards were taken up. */
   readonly #answeredBefore = new Set<number>();
   readonly #sweeping = new Set<number>();
+  /** By session. */
+  readonly #doubts = new Map<number, Doubt[]>();
   readonly #writer = new Writer(64 * 1024);
   #outbox: Outgoing[] = [];
   #serving = false;
@@ -380,6 +389,7 @@ export class StoreServer {
 
   #sessionDied(session: number): void {
     const { engine } = this;
+    this.#endDoubts(session, () => true);
     for (const inode of engine.opens.drop(session)) engine.reaper.consider(inode);
     engine.locks.dropSession(session);
     this.#slots.drop(session);
@@ -457,7 +467,11 @@ export class StoreServer {
     if (slot === "old") return this.#reply(connection, head, message, answerErrno(status.oldSequence));
     if (slot === "busy") return this.#reply(connection, head, message, answerErrno(status.retry));
     const stored = this.#stored(head, message);
-    if (stored !== null && this.#openAgain(request, stored)) return this.#answered(request, asker, stored);
+    const again = stored === null || this.#openAgain(request, stored) ? stored : null;
+    if (this.#doubts.size > 0) {
+      this.#endDoubts(head.session, ({ slot, sequence }) => slot === head.slot && sequence <= head.sequence);
+    }
+    if (again !== null) return this.#answered(request, asker, again);
     const kept = this.#slots.kept(head.session, head.slot);
     if (kept !== null) return this.#tell(request, asker, kept, 0);
     this.#run(request, asker);
@@ -513,6 +527,33 @@ export class StoreServer {
     if (message === TMPFILE && this.engine.tree.attributes(attributes.inode) === null) return false;
     this.engine.opens.open(head.session, attributes.inode, body.openId);
     return true;
+  }
+
+  /** What a session's unanswered CREATEs have made and opened lives until they are answered, again. */
+  #beginDoubts(session: number, creating: { shard: number; slot: number; sequence: number }[]): void {
+    const { engine } = this, doubts: Doubt[] = [];
+    for (const { shard, slot, sequence } of creating) {
+      const value = engine.store.get(replyKey(shard, session, slot));
+      const record = value === undefined ? null : decode(replyRecord, value);
+      if (record === null || record.sequence !== sequence || record.type !== CREATE.type) continue;
+      const { inode } = decode(CREATE.reply, record.body);
+      doubts.push({ slot, sequence, inode });
+      engine.opens.doubt(inode);
+    }
+    if (doubts.length > 0) this.#doubts.set(session, [...this.#doubts.get(session) ?? [], ...doubts]);
+  }
+
+  /** A request has been answered when it has been asked for again, or when its slot has gone on. */
+  #endDoubts(session: number, over: (doubt: Doubt) => boolean): void {
+    const doubts = this.#doubts.get(session);
+    if (doubts === undefined) return;
+    const left = doubts.filter((doubt) => !over(doubt));
+    if (left.length > 0) this.#doubts.set(session, left);
+    else this.#doubts.delete(session);
+    for (const doubt of doubts.filter(over)) {
+      this.engine.opens.certain(doubt.inode);
+      this.engine.reaper.consider(doubt.inode);
+    }
   }
 
   #run(request: Request, asker: Asker): void {
@@ -684,6 +725,7 @@ export class StoreServer {
     for (const { inode, lock } of body.locks) engine.locks.claim(inode, { ...lock, session });
     if (body.last) {
       engine.rememberSession(session);
+      this.#beginDoubts(session, body.creating);
       if (engine.opens.claimed(session)) engine.reaper.kick();
       engine.leases.claimed(session);
     }

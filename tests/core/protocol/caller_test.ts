@@ -249,7 +249,7 @@ Deno.test("Caller claims before anything else when a store was started anew, and
     hooks: {
       reclaim: (server, store) => {
         claimed.push(`${server}/${store}`);
-        return [{ opens: [{ inode: 3, openId: 1 }], locks: [], last: true }];
+        return [{ opens: [{ inode: 3, openId: 1 }], locks: [], creating: [], last: true }];
       },
     },
   });

@@ -183,7 +183,7 @@ Deno.test("a request that comes after a later one of its owner has no effect", (
   // Another owner is another story, and so is a claim that comes again after the lock went.
   assertEquals(ask(m.SETLOCK, 1, { ticket: 0, lock: { ...wire, ownerLow: 2, start: 20n, end: 29n } }), 0);
   assertEquals(ask(m.DROPLOCKS, 9), 0);
-  const claim = { opens: [], locks: [{ inode: file, lock: wire }], last: true };
+  const claim = { opens: [], locks: [{ inode: file, lock: wire }], creating: [], last: true };
   const reply = cluster.run(cluster.caller.call(m.RECLAIM, { server: 1, store: 0 }, claim));
   assertEquals([reply.status, cluster.servers[0].server.engine.locks.held(file).length], [0, 1]);
 });

@@ -89,7 +89,7 @@ Deno.test("a file that got a name and lost it again gets none any more", () => {
 Deno.test("a file without a name lives through a restart if its session claims it, and ends with the session", () => {
   const c = new Cluster(), server = c.ownerOf(c.root), target = { server: server + 1, store: 0 };
   const claim = (opens: { inode: number; openId: number }[]) => {
-    assertEquals(c.run(c.caller.call(m.RECLAIM, target, { opens, locks: [], last: true })).status, 0);
+    assertEquals(c.run(c.caller.call(m.RECLAIM, target, { opens, locks: [], creating: [], last: true })).status, 0);
   };
   claim([]);
   const { inode } = make(c, c.root).attributes, { inode: other } = make(c, c.root, { openId: 2 }).attributes;
