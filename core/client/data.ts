@@ -13,6 +13,7 @@ import { E, failed, type Result } from "../errno.ts";
 import { fileBytesMax } from "../meta/layout.ts";
 import { chunkShard } from "../placement/hash.ts";
 import { dataBytesMax, status } from "../protocol/frame.ts";
+import type { Reply } from "../protocol/caller.ts";
 import { APPEND, blocksBias, FSYNC, PUBLISH, READ, READ_CHUNK, WRITE, WRITE_CHUNK } from "../protocol/messages.ts";
 import type { Task } from "../task.ts";
 import { type Done, done, type ReadOptions } from "./filesystem.ts";
@@ -31,7 +32,7 @@ const staleMax = 16;
 const blocksDeltaMax = 2 ** 32 - 1;
 
 /** Part of a range that lies in one chunk. */
-interface Piece {
+export interface Piece {
   chunk: number;
   /** Offset in the chunk. */
   within: number;
@@ -97,8 +98,8 @@ interface FarBytes {
 }
 
 function* readFar(volume: Volume, read: FarRead): Task<Result<FarBytes>> {
-  const { inode, offset, into } = read, { length } = into, near = Math.max(0, chunkBytes - offset);
-  const far = pieces(offset + near, length - near).map((piece) => ({ ...piece, at: piece.at + near }));
+  const { inode, offset, into } = read, { length } = into;
+  const near = nearLength(offset, length), far = farPieces(offset, length);
   const found = { count: 0, gen: 0, floor: 0 };
   let nearCount = 0, size = 0;
   // Chunks asked for now hold all that a file of this size has: what a size seen later adds may have come after.
@@ -184,18 +185,33 @@ export function* write(
   if (!isOffset(offset)) return E.INVAL;
   if (offset + data.length > fileBytesMax) return E.FBIG;
   for (let at = 0; at < data.length; at += writeStepBytes) {
-    const step = data.subarray(at, at + writeStepBytes);
-    const errno = yield* writeStep(volume, { inode, offset: offset + at, data: step, killSetId: options.killSetId });
+    const part = data.subarray(at, at + writeStepBytes);
+    const errno = yield* writeStep(volume, dataStep(volume, { inode, offset: offset + at, ...options }, part));
     if (errno !== 0) return errno;
   }
   return done;
 }
 
-interface Step {
+/** What a write has put into far chunks, published with what it puts into chunk 0. */
+export interface FarPart {
+  gen: number;
+  size: number;
+  blocksDelta: number;
+  servers: number[];
+}
+
+/** A stretch of a file that is written and then published. */
+export interface WriteStep {
   inode: number;
   offset: number;
-  data: Uint8Array;
+  length: number;
   killSetId: boolean;
+  /** Writes the first `length` bytes, which lie in chunk 0, and publishes `far` with them: a status. */
+  near(length: number, far: FarPart | null): Task<number>;
+  /** What lies in chunks > 0; `at` counts from the step's first byte. */
+  far: readonly Piece[];
+  /** Writes one of them. */
+  put(piece: Piece, hint: WriteHint): Task<Reply<{ blocksDelta: number }>>;
 }
 
 interface FarResult {
@@ -205,11 +221,49 @@ interface FarResult {
   servers: number[];
 }
 
-/** Far chunks first, then chunk 0 and the size at once: nobody sees the end before what lies before it. errno. */
-function* writeStep(volume: Volume, step: Step): Task<number> {
-  const { inode, offset, data } = step;
-  const near = Math.max(0, Math.min(data.length, chunkBytes - offset));
-  if (near === data.length) return errnoOf(yield* writeNear(volume, step, near, null));
+/** Bytes that a range has in chunk 0. */
+export function nearLength(offset: number, length: number): number {
+  return Math.max(0, Math.min(length, chunkBytes - offset));
+}
+
+/** Parts of a range that lie in chunks > 0, `at` counted from its first byte. */
+export function farPieces(offset: number, length: number): Piece[] {
+  const near = nearLength(offset, length);
+  return pieces(offset + near, length - near).map((piece) => ({ ...piece, at: piece.at + near }));
+}
+
+/** A step of bytes that the program gave. */
+function dataStep(
+  volume: Volume,
+  at: { inode: number; offset: number; killSetId: boolean },
+  data: Uint8Array,
+): WriteStep {
+  const { inode, offset, killSetId } = at, { caller, maps } = volume.session;
+  return {
+    ...at,
+    length: data.length,
+    far: farPieces(offset, data.length),
+    *near(length, far) {
+      const options = { data: data.subarray(0, length) };
+      const reply = yield* volume.reply(WRITE, inode, { inode, offset, killSetId, far }, options);
+      if (reply.status === 0 && far !== null) volume.noteSize(inode, reply.body!.size, far.gen);
+      return reply.status;
+    },
+    *put({ chunk, within, at, length }, hint) {
+      const shard = chunkShard(inode, chunk, maps.current.shards);
+      const body = { inode, volume: hint.volume, gen: hint.gen, chunk, offset: within };
+      return yield* caller.call(WRITE_CHUNK, { shard }, body, { data: data.subarray(at, at + length) });
+    },
+  };
+}
+
+/** Far chunks first, then chunk 0 and the size: nobody sees the end before what lies before it. errno. */
+export function* writeStep(volume: Volume, step: WriteStep): Task<number> {
+  const { inode, offset, length } = step;
+  const near = nearLength(offset, length);
+  if (near === length) {
+    return errnoOf(yield* step.near(near, null));
+  }
   for (let attempt = 0; attempt < staleMax; attempt++) {
     const hint = yield* volume.hint(inode);
     if (failed(hint)) return hint;
@@ -220,24 +274,8 @@ function* writeStep(volume: Volume, step: Step): Task<number> {
   return E.IO;
 }
 
-/** What a write has put into far chunks, for its WRITE of chunk 0. */
-interface FarPart {
-  gen: number;
-  size: number;
-  blocksDelta: number;
-  servers: number[];
-}
-
-/** 0, an errno, or status.staleGen. */
-function* writeNear(volume: Volume, step: Step, near: number, far: FarPart | null): Task<number> {
-  const { inode, offset, killSetId } = step, data = step.data.subarray(0, near);
-  const reply = yield* volume.reply(WRITE, inode, { inode, offset, killSetId, far }, { data });
-  if (reply.status === 0 && far !== null) volume.noteSize(inode, reply.body!.size, far.gen);
-  return reply.status;
-}
-
-function* writeWithHint(volume: Volume, step: Step, near: number, hint: WriteHint): Task<number> {
-  const { inode, offset, data, killSetId } = step;
+function* writeWithHint(volume: Volume, step: WriteStep, near: number, hint: WriteHint): Task<number> {
+  const { inode, offset, length, killSetId } = step;
   const publish = { inode, gen: hint.gen, blocksDelta: blocksBias, servers: [] as number[], killSetId };
   if (!hint.far) {
     // Whoever deletes the file has to know that it has far chunks before the first of them exists.
@@ -245,16 +283,16 @@ function* writeWithHint(volume: Volume, step: Step, near: number, hint: WriteHin
     if (marked.status !== 0) return marked.status;
     hint.far = true;
   }
-  const far = yield* writeFar(volume, step, near, hint);
+  const far = yield* writeFar(volume, step, hint);
   publish.blocksDelta = Math.max(0, Math.min(blocksBias + far.blocksDelta, blocksDeltaMax));
   publish.servers = far.servers;
   if (far.status === 0 && near > 0) {
     const { gen, blocksDelta, servers } = publish;
-    far.status = yield* writeNear(volume, step, near, { gen, size: offset + data.length, blocksDelta, servers });
+    far.status = yield* step.near(near, { gen, size: offset + length, blocksDelta, servers });
     if (far.status === 0) return 0;
   }
   // After a failure the size stays, but what was written counts: for the space used, and for the next fsync.
-  const size = far.status === 0 ? offset + data.length : 0;
+  const size = far.status === 0 ? offset + length : 0;
   // A truncation is under way, or over: a publication is answered when it is over, so that the next try fares better.
   if (far.servers.length === 0 && far.status !== status.staleGen) return far.status;
   const published = yield* volume.reply(PUBLISH, inode, { ...publish, size });
@@ -262,17 +300,11 @@ function* writeWithHint(volume: Volume, step: Step, near: number, hint: WriteHin
   return far.status === 0 ? published.status : far.status;
 }
 
-function* writeFar(volume: Volume, step: Step, near: number, hint: WriteHint): Task<FarResult> {
-  const { inode, offset, data } = step, { caller, maps, runtime } = volume.session;
-  const list = pieces(offset + near, data.length - near);
-  const result: FarResult = { status: 0, blocksDelta: 0, servers: [] };
-  yield* inParallel(runtime.scheduler, list.length, parallelMax, function* (i): Task<void> {
+function* writeFar(volume: Volume, step: WriteStep, hint: WriteHint): Task<FarResult> {
+  const { far } = step, result: FarResult = { status: 0, blocksDelta: 0, servers: [] };
+  yield* inParallel(volume.session.runtime.scheduler, far.length, parallelMax, function* (i): Task<void> {
     if (result.status !== 0) return;
-    const { chunk, within, at, length } = list[i];
-    const shard = chunkShard(inode, chunk, maps.current.shards);
-    const body = { inode, volume: hint.volume, gen: hint.gen, chunk, offset: within };
-    const part = data.subarray(near + at, near + at + length);
-    const reply = yield* caller.call(WRITE_CHUNK, { shard }, body, { data: part });
+    const reply = yield* step.put(far[i], hint);
     if (reply.status !== 0) {
       // An errno says more than staleGen, which only asks for another try.
       if (result.status === 0 || result.status === status.staleGen) result.status = reply.status;

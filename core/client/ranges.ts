@@ -1,26 +1,22 @@
 /**
- * Ranges of files without bytes of the program: fallocate(2), SEEK_DATA and SEEK_HOLE, copy_file_range(2).
+ * Ranges of files without bytes of the program: fallocate(2), SEEK_DATA and SEEK_HOLE.
  *
  * @module
  */
 
 import { E, failed, type Result } from "../errno.ts";
-import { type Attributes, inodeFlags, S } from "../meta/attributes.ts";
+import { type Attributes, inodeFlags } from "../meta/attributes.ts";
 import { fileBytesMax } from "../meta/layout.ts";
 import { chunkShard } from "../placement/hash.ts";
 import { FALLOCATE, NEXT_DATA, SEEK_CHUNK } from "../protocol/messages.ts";
 import type { Task } from "../task.ts";
-import { chunkBytes, extendTo, read, write } from "./data.ts";
-import { type AllocateRange, type CopyRange, type Done, done, type Whence } from "./filesystem.ts";
+import { chunkBytes } from "./data.ts";
+import { type AllocateRange, type Done, done, type Whence } from "./filesystem.ts";
 import { inParallel } from "./parallel.ts";
 import { errnoOf, parallelMax, type Volume } from "./volume.ts";
 
 /** Modes of fallocate(2) (include/uapi/linux/falloc.h). */
 export const fallocateModes = { keepSize: 1, punchHole: 2, zeroRange: 16 } as const;
-/** Bytes that one copyRange goes over at most; the caller asks again for the rest. */
-export const copyBytesMax = 256 * 2 ** 20;
-/** Bytes of a copy in one read and write, and how many of those at once. */
-const copyPieceBytes = 2 ** 20, copyPieces = 4;
 /** SEEK_CHUNK's answer for "not in this chunk". */
 const nowhere = 2 ** 32 - 1;
 /** Chunks that a search for a hole goes over before it says what is always true: there is one at the end. */
@@ -47,7 +43,8 @@ export function* seek(volume: Volume, inode: number, offset: number, whence: Whe
   return yield* whence === "data" ? seekData(volume, file, offset) : seekHole(volume, file, offset);
 }
 
-function* seekData(volume: Volume, file: Attributes, offset: number): Task<Result<{ offset: number }>> {
+/** As {@linkcode seek} for data; `file` says how far. */
+export function* seekData(volume: Volume, file: Attributes, offset: number): Task<Result<{ offset: number }>> {
   let found = Infinity;
   if (offset < chunkBytes) {
     const near = yield* seekChunk(volume, file.inode, 0, offset, false);
@@ -101,92 +98,4 @@ function* seekChunk(volume: Volume, inode: number, chunk: number, offset: number
     ? yield* volume.reply(SEEK_CHUNK, inode, body)
     : yield* caller.call(SEEK_CHUNK, { shard: chunkShard(inode, chunk, maps.current.shards) }, body);
   return reply.status === 0 ? reply.body!.offset : -errnoOf(reply.status);
-}
-
-/**
- * copy_file_range(2): holes of the source become holes of the target. `count` is short at the source's end, after
- * {@linkcode copyBytesMax}, and before a failure that came after something had been copied. EINVAL when the ranges
- * overlap in one file or something is no regular file.
- */
-export function* copyRange(volume: Volume, request: CopyRange): Task<Result<{ count: number }>> {
-  const { from, fromOffset, to, toOffset, length } = request;
-  if (![fromOffset, toOffset, length].every((one) => Number.isSafeInteger(one) && one >= 0)) return E.INVAL;
-  if (from === to && fromOffset < toOffset + length && toOffset < fromOffset + length) return E.INVAL;
-  const source = yield* volume.attributes(from);
-  if (failed(source)) return source;
-  const target = yield* volume.attributes(to);
-  if (failed(target)) return target;
-  for (const { mode } of [source, target]) {
-    if ((mode & S.IFMT) !== S.IFREG) return (mode & S.IFMT) === S.IFDIR ? E.ISDIR : E.INVAL;
-  }
-  const total = Math.min(length, source.size - fromOffset, copyBytesMax);
-  if (total <= 0) return { count: 0 };
-  if (toOffset + total > fileBytesMax) return E.FBIG;
-  let count = 0;
-  while (count < total) {
-    const step = yield* copyStep(volume, { ...request, length: total }, count, source, target);
-    if (failed(step)) return count > 0 ? { count } : step;
-    if (step.count === 0) break;
-    count += step.count;
-  }
-  return { count };
-}
-
-/** Copies what comes at `at`: a hole, or data up to the next hole. 0: the source became shorter. */
-function* copyStep(
-  volume: Volume,
-  request: CopyRange,
-  at: number,
-  source: Attributes,
-  target: Attributes,
-): Task<Result<{ count: number }>> {
-  const { fromOffset, toOffset, length } = request;
-  const data = yield* seekData(volume, source, fromOffset + at);
-  if (failed(data) && data !== E.NXIO) return data;
-  const dataAt = failed(data) ? length : Math.min(length, data.offset - fromOffset);
-  if (dataAt > at) {
-    const errno = yield* copyHole(volume, request, target, { start: toOffset + at, end: toOffset + dataAt });
-    return errno === 0 ? { count: dataAt - at } : errno;
-  }
-  const hole = yield* seekHole(volume, source, fromOffset + at);
-  if (failed(hole)) return hole;
-  const end = Math.min(length, Math.max(hole.offset - fromOffset, at + 1), at + copyPieces * copyPieceBytes);
-  return yield* copyData(volume, request, at, end);
-}
-
-/** Makes [start, end) of the target read as zeros. errno. */
-function* copyHole(
-  volume: Volume,
-  { killSetId }: CopyRange,
-  target: Attributes,
-  { start, end }: { start: number; end: number },
-): Task<number> {
-  const within = Math.min(end, target.size);
-  if (start < within) {
-    const { keepSize, punchHole } = fallocateModes;
-    const range = { mode: punchHole | keepSize, offset: start, length: within - start, killSetId };
-    const punched = yield* allocate(volume, target.inode, range);
-    if (failed(punched)) return punched;
-  }
-  return end > target.size ? yield* extendTo(volume, target.inode, end, { killSetId }) : 0;
-}
-
-/** Copies bytes, a few pieces at a time; counts those up to the first that failed. */
-function* copyData(volume: Volume, request: CopyRange, at: number, end: number): Task<Result<{ count: number }>> {
-  const { from, fromOffset, to, toOffset, killSetId } = request;
-  const pieces = Math.ceil((end - at) / copyPieceBytes);
-  const results = yield* inParallel(volume.session.runtime.scheduler, pieces, copyPieces, function* (i): Task<number> {
-    const start = at + i * copyPieceBytes, buffer = new Uint8Array(Math.min(copyPieceBytes, end - start));
-    const got = yield* read(volume, { inode: from, offset: fromOffset + start, into: buffer });
-    if (failed(got)) return -got;
-    const wrote = yield* write(volume, to, toOffset + start, buffer.subarray(0, got.count), { killSetId });
-    return failed(wrote) ? -wrote : got.count;
-  });
-  let count = 0;
-  for (const one of results) {
-    if (one < 0) return count > 0 ? { count } : -one;
-    count += one;
-    if (one < copyPieceBytes) break;
-  }
-  return { count };
 }

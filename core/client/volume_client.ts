@@ -11,6 +11,7 @@ import { E, type Result } from "../errno.ts";
 import type { Attributes } from "../meta/attributes.ts";
 import type { Future, Task } from "../task.ts";
 import { setAttributes } from "./attributes.ts";
+import { copyRange } from "./copy.ts";
 import { append, read, sync, write } from "./data.ts";
 import { readDirectory } from "./directory.ts";
 import {
@@ -46,7 +47,7 @@ import {
   rename,
   unlink,
 } from "./namespace.ts";
-import { allocate, copyRange, seek } from "./ranges.ts";
+import { allocate, seek } from "./ranges.ts";
 import type { ClientSession } from "./session.ts";
 import { statistics } from "./statistics.ts";
 import { Volume, type VolumeOptions } from "./volume.ts";

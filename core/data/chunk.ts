@@ -59,6 +59,8 @@ export interface ChunkRange {
 export interface ChunkWrite extends ChunkRange {
   /** `length` bytes, untouched until the task has ended; null writes zeros: whole granules become holes. */
   data: Uint8Array | null;
+  /** True for a granule of the chunk that is zeros in `data` and becomes a hole, if all of it is written. */
+  isHole?: (granule: number) => boolean;
   volume: number;
   gen: number;
   /** Contents of a file that was inline until now (chunk 0 only): they are kept, and its record D is removed. */
@@ -299,7 +301,7 @@ class Staging {
 
   /** Decides what becomes of each granule; reads those of which a part stays. errno. */
   *gather(): Task<number> {
-    const { offset, length, data, inline } = this.#request;
+    const { offset, length, data, inline, isHole } = this.#request;
     const first = Math.floor(offset / granuleBytes), end = Math.ceil((offset + length) / granuleBytes);
     const staged = this.#stage(first, end);
     if (inline !== undefined && first > 0 && inline.length > 0) {
@@ -312,7 +314,7 @@ class Staging {
         const at = staged === null ? 0 : start - first * granuleBytes;
         const errno = yield* this.#partial(g, staged ?? this.#buffer(granuleBytes), at);
         if (errno !== 0) return errno;
-      } else if (data === null) {
+      } else if (data === null || isHole?.(g)) {
         this.granules[2 * g] = this.granules[2 * g + 1] = 0;
       } else if (staged === null) {
         this.sources.set(g, { buffer: data, at: start - offset });

@@ -86,7 +86,7 @@ export const parkedLocksMax = 4096;
 /** Most open files of a mount; ENFILE beyond. */
 export const openFilesMax = 1 << 20;
 /** Most bytes one COPY_FILE_RANGE copies; the caller asks again for the rest. */
-const copyBytesMax = 16 << 20;
+const copyBytesMax = 64 << 20;
 /** Files of which it is remembered which version the kernel has pages of. */
 const dataVersionsMax = 65_536;
 /** Length of a directory entry's name that page sizes are guessed from. */

@@ -17,7 +17,7 @@ import { type Head, noShard, noSlot } from "../protocol/frame.ts";
 import type { Message } from "../protocol/messages.ts";
 import type { Runtime, Time } from "../runtime.ts";
 import type { Store } from "../store/store.ts";
-import { Future, type Task, wait } from "../task.ts";
+import { Future, Semaphore, type Task, wait } from "../task.ts";
 import { type Attributes, compareTime, inodeFlags, isDirectory, S } from "./attributes.ts";
 import {
   inodeKey,
@@ -43,6 +43,8 @@ import { Reaper } from "./reaper.ts";
 
 /** Files remembered that ended lately. */
 const endedMax = 65536;
+/** Copies that a store takes part in as the target at once; each has a chunk in memory. */
+const copiesMax = 32;
 /** Most that a server's clock is believed ahead of one's own. */
 const clockAheadMsMax = 500;
 
@@ -109,6 +111,8 @@ export class Engine {
   readonly credit: Credit;
   readonly reaper: Reaper;
   readonly accessTimes: AccessTimes;
+  /** Lets in those who copy. */
+  readonly copies = new Semaphore(copiesMax);
   /** Files that ended lately: a write of their far chunks that was on its way must not make a chunk that nobody owns. */
   readonly ended = new RecentSet(endedMax);
   /** Fsyncs under way by inode. `written`: far data came meanwhile, which they may not cover. */

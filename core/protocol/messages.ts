@@ -281,6 +281,8 @@ export const READ_CHUNK = message(
 );
 /** What a write has made of its file: fields of the attributes. */
 const written = { size: u53, blocks: u53, mtime: time, version: u53 };
+/** What a write has put into chunks > 0, as PUBLISH has it. */
+const farPart = struct({ gen: u53, size: u53, blocksDelta: u32, servers: array(u32, 256) });
 /**
  * Writes the frame's data within chunk 0, and publishes size and times in the same record. `far`: what the same write
  * has put into chunks > 0 before, as in PUBLISH, published in that record too: nobody sees a part of a write.
@@ -292,7 +294,7 @@ export const WRITE = message(
     inode: u53,
     offset: u53,
     killSetId: bool,
-    far: optional(struct({ gen: u53, size: u53, blocksDelta: u32, servers: array(u32, 256) })),
+    far: optional(farPart),
   }),
   struct(written),
   true,
@@ -340,6 +342,39 @@ export const SEEK_CHUNK = message(
 export const NEXT_DATA = message(42, "NEXT_DATA", struct({ inode: u53, offset: u53 }), struct({ offset: u53 }));
 /** Makes an inode, its dentry, its ancestors and its data on all servers durable. */
 export const FSYNC = message(43, "FSYNC", inodeOnly, nothing);
+
+/** Where a copy begins to read: a place in one chunk of a file, whose size was learnt with `gen`. */
+const copySource = struct({ inode: u53, chunk: u32, offset: u32, gen: u53 });
+/**
+ * To the target inode's shard: copies within its chunk 0, as WRITE, from wherever the source's chunk is. Holes stay holes.
+ * EAGAIN, and nothing is done, when the source has been truncated since its size was learnt.
+ */
+export const COPY = message(
+  44,
+  "COPY",
+  struct({ inode: u53, offset: u32, length: u32, source: copySource, killSetId: bool, far: optional(farPart) }),
+  struct(written),
+  true,
+);
+/** As WRITE_CHUNK, with what the target's server fetches itself in place of the frame's data. EAGAIN as for COPY. */
+export const COPY_CHUNK = message(
+  45,
+  "COPY_CHUNK",
+  struct({ inode: u53, volume: u32, gen: u53, chunk: u32, offset: u32, length: u32, source: copySource }),
+  struct({ blocksDelta: u32 }),
+  true,
+);
+/**
+ * Between servers: bytes of one chunk, chunk 0 included, zeros where nothing is; no data when there is nothing at all.
+ * `map`: a bit for each granule of the chunk, lowest first, 1 where it has data. `size` and `gen`: of the file, for chunk 0; for the others the size
+ * is 0 and the gen that of the last truncation that has come to the chunk's shard.
+ */
+export const FETCH = message(
+  46,
+  "FETCH",
+  struct({ inode: u53, chunk: u32, offset: u32, length: u32 }),
+  struct({ size: u53, gen: u53, map: shortBytes }),
+);
 
 export const GETXATTR = message(48, "GETXATTR", struct({ inode: u53, name }), struct({ value: bytes }));
 export const SETXATTR = message(49, "SETXATTR", struct({ inode: u53, name, value: bytes, flags: u32 }), nothing, true);

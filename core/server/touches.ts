@@ -54,6 +54,7 @@ export function touched(engine: Engine, request: Request): readonly number[] {
     case m.STEP:
       return touchedByStep(body.action);
     case m.WRITE_CHUNK:
+    case m.COPY_CHUNK:
       // Seen when it is published.
       return none;
     case m.READ:

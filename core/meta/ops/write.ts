@@ -38,23 +38,44 @@ function inlineBlocks(length: number): number {
   return Math.ceil(length / granule) * 8;
 }
 
+/** Bytes to be written; `isHole` as in {@linkcode ChunkWrite}. */
+export interface Content {
+  data: Uint8Array;
+  isHole?: (granule: number) => boolean;
+}
+
 /** WRITE: `offset` and the data lie within chunk 0. EINVAL, ENOSPC, ESTALE; STALE_GEN as PUBLISH when it has far chunks. */
 export function* write(engine: Engine, request: Request): Task<Answer> {
+  return yield* writeContent(engine, request, request, writtenOf);
+}
+
+/** Writes `content` at `offset` of the request's inode, within chunk 0, publishes `far`, and answers with `reply`. */
+export function* writeContent(
+  engine: Engine,
+  request: Request,
+  content: Content,
+  reply: (file: Attributes) => unknown,
+): Task<Answer> {
   const { inode, offset, far } = request.body, lock = String(inode), owner = engine.newOwner();
-  if (offset + request.data.length > chunkBytesMax) return answerErrno(E.INVAL);
+  if (offset + content.data.length > chunkBytesMax) return answerErrno(E.INVAL);
   if (far !== null && far.size > fileBytesMax) return answerErrno(E.FBIG);
   yield* engine.inodes.acquire(lock, owner);
-  const answer = yield* writeLocked(engine, request);
+  const answer = yield* writeLocked(engine, request, content, reply);
   engine.inodes.release(lock, owner);
   return answer;
 }
 
-function* writeLocked(engine: Engine, request: Request): Task<Answer> {
+function* writeLocked(
+  engine: Engine,
+  request: Request,
+  { data, isHole }: Content,
+  reply: (file: Attributes) => unknown,
+): Task<Answer> {
   const { inode, offset, killSetId: kill, far } = request.body, plan = new Plan();
   const file = regularFile(engine, inode);
   if (failed(file)) return answerErrno(file);
   if (far !== null && far.gen < file.gen) return answerErrno(status.staleGen);
-  return yield* writeNear(engine, plan, { inode, offset, data: request.data }, (now) => {
+  return yield* writeNear(engine, plan, { inode, offset, data, isHole }, (now) => {
     if (far !== null) {
       planFarWrite(engine, plan, now, far.servers);
       now.blocks = Math.max(0, now.blocks + far.blocksDelta - blocksBias);
@@ -62,7 +83,7 @@ function* writeLocked(engine: Engine, request: Request): Task<Answer> {
     }
     planDropPrivileges(plan, now, kill);
     plan.attributes(now);
-    return engine.answer(request, plan, writtenOf(now));
+    return engine.answer(request, plan, reply(now));
   });
 }
 
@@ -73,7 +94,7 @@ function* writeLocked(engine: Engine, request: Request): Task<Answer> {
 function* writeNear(
   engine: Engine,
   plan: Plan,
-  at: { inode: number; offset: number; data: Uint8Array },
+  at: { inode: number; offset: number } & Content,
   publish: (file: Attributes) => Answer,
 ): Task<Answer> {
   const file = regularFile(engine, at.inode);
@@ -95,10 +116,10 @@ function regularFile(engine: Engine, inode: number): Result<Attributes> {
 function* writeReserved(
   engine: Engine,
   plan: Plan,
-  at: { inode: number; offset: number; data: Uint8Array },
+  at: { inode: number; offset: number } & Content,
   publish: (file: Attributes) => Answer,
 ): Task<Answer> {
-  const { inode, offset, data } = at, shard = shardOf(inode), end = offset + data.length;
+  const { inode, offset, data, isHole } = at, shard = shardOf(inode), end = offset + data.length;
   const file = regularFile(engine, inode);
   if (failed(file)) return answerErrno(file);
   if (data.length === 0) return publish(file);
@@ -116,7 +137,7 @@ function* writeReserved(
     return publish(file);
   }
   const range = { shard, inode, chunk: 0, offset, length: data.length };
-  const written = yield* engine.chunks.write({ ...range, data, volume: file.volume, gen: file.gen, inline });
+  const written = yield* engine.chunks.write({ ...range, data, isHole, volume: file.volume, gen: file.gen, inline });
   if (failed(written)) return answerErrno(written);
   const now = regularFile(engine, inode);
   if (failed(now)) {
@@ -134,7 +155,7 @@ function* writeReserved(
 }
 
 /** What the replies to writes say of the file. */
-function writtenOf(
+export function writtenOf(
   { size, blocks, mtime, version }: Attributes,
 ): Pick<Attributes, "size" | "blocks" | "mtime" | "version"> {
   return { size, blocks, mtime, version };
@@ -147,8 +168,13 @@ function extend(engine: Engine, file: Attributes, end: number): void {
 }
 
 /** WRITE_CHUNK, on the chunk's shard. STALE_GEN below the floor. */
-export function* writeChunk(engine: Engine, request: Request): Task<Answer> {
-  const { inode, volume, gen, chunk, offset } = request.body, { data } = request, shard = request.head.shard;
+export function writeChunk(engine: Engine, request: Request): Task<Answer> {
+  return writeFarContent(engine, request, request);
+}
+
+/** Writes `content` into the chunk > 0 that the request names, and answers as WRITE_CHUNK. */
+export function* writeFarContent(engine: Engine, request: Request, content: Content): Task<Answer> {
+  const { inode, volume, gen, chunk, offset } = request.body, { data } = content, shard = request.head.shard;
   if (chunk === 0 || data.length === 0 || offset + data.length > chunkBytesMax) return answerErrno(E.INVAL);
   if (!engine.volumeLives(volume)) return answerErrno(E.STALE);
   if (engine.ended.has(inode)) return answerErrno(E.STALE);
@@ -156,14 +182,15 @@ export function* writeChunk(engine: Engine, request: Request): Task<Answer> {
   const space = spaceFor(data.length);
   const errno = yield* engine.credit.reserve(volume, space, 0);
   if (errno !== 0) return answerErrno(errno);
-  const answer = yield* writeFar(engine, request);
+  const answer = yield* writeFar(engine, request, content);
   engine.credit.settle(volume, space, 0);
   return answer;
 }
 
-function* writeFar(engine: Engine, request: Request): Task<Answer> {
-  const { inode, volume, gen, chunk, offset } = request.body, { data } = request, shard = request.head.shard;
-  const written = yield* engine.chunks.write({ shard, inode, chunk, offset, length: data.length, data, volume, gen });
+function* writeFar(engine: Engine, request: Request, { data, isHole }: Content): Task<Answer> {
+  const { inode, volume, gen, chunk, offset } = request.body, shard = request.head.shard;
+  const range = { shard, inode, chunk, offset, length: data.length };
+  const written = yield* engine.chunks.write({ ...range, data, isHole, volume, gen });
   if (failed(written)) return answerErrno(written);
   if (gen < floorOf(engine, shard, inode) || engine.ended.has(inode)) {
     written.abandon();

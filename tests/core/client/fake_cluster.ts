@@ -179,6 +179,15 @@ export class FakeCluster {
       case "WRITE_CHUNK":
         if (body.gen < node!.attributes.gen) return { status: status.staleGen };
         return { body: { blocksDelta: bias + this.#put(node!, body.chunk, body.offset, data) } };
+      case "COPY":
+        this.#put(node!, 0, body.offset, sourceOf(this.nodes.get(body.source.inode)!, body));
+        node!.attributes.size = Math.max(node!.attributes.size, body.far?.size ?? 0, body.offset + body.length);
+        return { body: written(node!) };
+      case "COPY_CHUNK": {
+        if (body.gen < node!.attributes.gen) return { status: status.staleGen };
+        const data = sourceOf(this.nodes.get(body.source.inode)!, body);
+        return { body: { blocksDelta: bias + this.#put(node!, body.chunk, body.offset, data) } };
+      }
       case "PUBLISH":
         if (body.gen < node!.attributes.gen) return { status: status.staleGen };
         node!.attributes.flags |= inodeFlags.far;
@@ -329,4 +338,10 @@ export class FakeCluster {
 
 function written({ attributes: { size, blocks, mtime } }: Node) {
   return { size, blocks, mtime, version: 1 };
+}
+
+function sourceOf(from: Node, body: { source: { chunk: number; offset: number }; length: number }): Uint8Array {
+  const { chunk, offset } = body.source, data = new Uint8Array(body.length);
+  data.set((from.chunks.get(chunk) ?? new Uint8Array(0)).subarray(offset, offset + body.length));
+  return data;
 }
