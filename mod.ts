@@ -62,10 +62,14 @@ export type {
   FollowOptions,
   MkdirOptions,
   OpenOptions,
+  Problem,
   ReadFileOptions,
+  RemoveAllOptions,
+  Removed,
+  TreeUsage,
   Volume,
   WriteFileOptions,
 } from "./ffi/library/volume.ts";
-export type { Totals } from "./core/client/filesystem.ts";
+export type { ChunkPlace, Inspection, Lock, Totals } from "./core/client/filesystem.ts";
 export type { ClusterStatus, ServerStatus, SessionStatus, VolumeStatus } from "./core/manager/manager.ts";
 export type { LogLevel } from "./core/runtime.ts";

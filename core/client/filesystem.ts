@@ -150,6 +150,64 @@ export interface Totals {
   inodesFree: number;
 }
 
+/** What {@linkcode FileSystem.clearDirectory} did. */
+export interface Cleared {
+  removed: number;
+  /** Passed over: directories, and files that need an unlink of their own. */
+  left: { name: Uint8Array; inode: number; type: number }[];
+  /** Where to continue, unless `end`. */
+  cookie: number;
+  end: boolean;
+}
+
+/** A page of {@linkcode FileSystem.tallyDirectory}: files with one name summed up, and what is still to be looked at. */
+export interface Tally {
+  directory: Attributes;
+  files: number;
+  /** Sum of the sizes, and of the allocated units of 512 bytes. */
+  bytes: number;
+  blocks: number;
+  dirs: { name: Uint8Array; inode: number }[];
+  /** Files with several names, of which this directory holds one. */
+  linked: { inode: number; nlink: number; bytes: number; blocks: number }[];
+  cookie: number;
+  end: boolean;
+}
+
+/** Where something of a file is, for people. */
+export interface ChunkPlace {
+  chunk: number;
+  shard: number;
+  server: number;
+  store: number;
+  /** 4 KiB blocks that it takes. */
+  blocks: number;
+}
+
+/** All that the servers know of an inode. */
+export interface Inspection {
+  attributes: Attributes;
+  shard: number;
+  /** Server and store of the inode's shard: its primary. */
+  server: number;
+  store: number;
+  orphan: boolean;
+  busy: boolean;
+  /** Bytes of contents that live with the inode itself. */
+  inlineBytes: number;
+  /** What each store holds of its data. */
+  holders: { server: number; store: number; chunks: number; blocks: number }[];
+  /** The first, ascending; at most {@linkcode chunksShownMax}. */
+  chunks: ChunkPlace[];
+  /** Sessions that have it open. */
+  opens: number[];
+  /** Sessions that hold a lease on it. */
+  leases: number[];
+  locks: { session: number; lock: Lock }[];
+}
+/** Chunks in one {@linkcode Inspection}. */
+export const chunksShownMax = 1024;
+
 /** A part of a file where data or a hole begins. */
 export type Whence = "data" | "hole";
 
@@ -212,6 +270,16 @@ export interface FileSystem {
   letGo(dir: number): void;
   /** The front end will not name this inode again unless it finds it anew. */
   forget(inode: number): void;
+
+  /**
+   * Removes files of a directory by the hundred: some after `cookie`, all at once. With `owner` only those of that user,
+   * as a sticky directory wants it. Directories stay.
+   */
+  clearDirectory(dir: number, cookie: number, owner: number | null): Task<Result<Cleared>>;
+  /** Sums up entries of a directory after `cookie`. */
+  tallyDirectory(dir: number, cookie: number): Task<Result<Tally>>;
+  /** For people: where an inode and its data are, and who uses it. EOPNOTSUPP where there are no servers. */
+  inspect(inode: number): Task<Result<Inspection>>;
 
   getExtendedAttribute(inode: number, name: Uint8Array): Task<Result<Uint8Array>>;
   /** flags: {@linkcode xattrFlags}. POSIX ACLs are attributes as in Linux, see core/meta/acl.ts. */

@@ -187,6 +187,9 @@ export class LeaseCache {
         this.#changedBehind(body.newDir, body.newName);
         this.#setName(body.dir, body.name, unknown);
         return this.#setName(body.newDir, body.newName, unknown);
+      case m.CLEAR:
+        if (reply.removed > 0) this.#cleared(body.dir);
+        return;
       case m.READDIR:
         if (reply.moved) this.#changed(body.dir);
         this.#listed(call, leases);
@@ -272,6 +275,13 @@ export class LeaseCache {
     if (held !== undefined) held.attributes = null;
   }
 
+  /** The session has removed some names of a directory, and changed what they stood for. */
+  #cleared(dir: number): void {
+    const held = this.#held.get(dir);
+    if (held !== undefined) this.#forgetNames(held);
+    for (const one of this.#held.values()) one.attributes = null;
+  }
+
   /** The session has changed the inode that a name stands, or stood, for. */
   #changedBehind(dir: number, name: Uint8Array): void {
     const inode = this.#held.get(dir)?.names?.get(keyOf(name)) ?? unknown;
@@ -352,6 +362,7 @@ interface Asked {
 interface Reply {
   inode: number;
   created: boolean;
+  removed: number;
   /** What a removal has ended. */
   gone: Attributes | null;
   /** The atime of what was read has moved. */

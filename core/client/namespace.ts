@@ -38,7 +38,7 @@ const dtReg = S.IFREG >>> 12, dtDir = S.IFDIR >>> 12;
 const none = new Uint8Array(0);
 
 /** True for the errno of an inode that is no more. */
-function isGone(errno: number): boolean {
+export function isGone(errno: number): boolean {
   return errno === E.NOENT || errno === E.STALE;
 }
 

@@ -34,9 +34,11 @@ import {
   type Done,
   done,
   type FileSystem,
+  type Inspection,
   xattrFlags,
 } from "./filesystem.ts";
-import { removeTree } from "./remove_tree.ts";
+import { type Removal, type RemovalOptions, removeTree } from "./remove_tree.ts";
+import { type LinksMet, type Usage, usageOf } from "./usage.ts";
 import { isSymlink, type Last, Walk } from "./walk.ts";
 
 /** Times that an operation is begun anew because what it found had gone. */
@@ -118,9 +120,23 @@ export class Paths {
     return yield* this.again(() => this.#remove(path));
   }
 
-  /** Removes a name and, if it is a directory, everything below it. Links are removed, not followed. */
-  *removeAll(path: Uint8Array): Task<Done> {
-    return yield* this.again(() => this.#removeAll(path));
+  /**
+   * Removes a name and, if it is a directory, everything below it. Links are removed, not followed. Without `keepGoing`
+   * the first problem is the errno.
+   */
+  *removeAll(path: Uint8Array, options: RemovalOptions = {}): Task<Result<Removal>> {
+    return yield* this.again(() => this.#removeAll(path, options));
+  }
+
+  /** What a tree takes; a link is counted itself. `met`: files with several names, shared by those who sum up. */
+  *usage(path: Uint8Array, met: LinksMet = new Map()): Task<Result<Usage>> {
+    const found = yield* this.stat(path, false);
+    return failed(found) ? found : yield* usageOf(this, { attributes: found, path }, met);
+  }
+
+  /** Where what a path names is, and who uses it; a link itself. */
+  *inspect(path: Uint8Array): Task<Result<Inspection>> {
+    return yield* this.again(() => this.#inspect(path));
   }
 
   /** rename(2): replaces a file, or an empty directory by a directory. */
@@ -325,12 +341,19 @@ export class Paths {
     return E.BUSY;
   }
 
-  *#removeAll(path: Uint8Array): Task<Done> {
+  *#removeAll(path: Uint8Array, options: RemovalOptions): Task<Result<Removal>> {
     const place = yield* this.#place(path);
     if (failed(place)) return place;
     const { errno } = yield* this.#removalErrno(place);
     if (errno !== 0) return errno;
-    return yield* removeTree(this, place.last.dir, place.last.name);
+    const { dir, name } = place.last;
+    const removal = yield* removeTree(this, { dir, name, path }, options);
+    return options.keepGoing ? removal : removal.problems[0]?.errno ?? removal;
+  }
+
+  *#inspect(path: Uint8Array): Task<Result<Inspection>> {
+    const found = yield* this.find(path, false);
+    return failed(found) ? found : yield* this.fileSystem.inspect(found.inode);
   }
 
   *#rename(from: Uint8Array, to: Uint8Array): Task<Done> {

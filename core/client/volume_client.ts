@@ -13,26 +13,30 @@ import type { Future, Task } from "../task.ts";
 import { setAttributes } from "./attributes.ts";
 import { copyRange } from "./copy.ts";
 import { append, read, sync, write } from "./data.ts";
-import { readDirectory } from "./directory.ts";
+import { clearDirectory, readDirectory, tallyDirectory } from "./directory.ts";
 import {
   type AllocateRange,
   type AttributeChange,
   type Caller,
+  type Cleared,
   type CopyRange,
   type CreateOptions,
   type DirectoryEntry,
   type Done,
   done,
   type FileSystem,
+  type Inspection,
   type ListOptions,
   type Lock,
   type OpenOptions,
   type ReadOptions,
+  type Tally,
   type Totals,
   type VoidListener,
   type Whence,
 } from "./filesystem.ts";
 import { changedGhost } from "./ghosts.ts";
+import { inspect } from "./inspect.ts";
 import { dropLocks, setLock, testLock } from "./locks.ts";
 import {
   create,
@@ -205,6 +209,18 @@ export class VolumeClient implements FileSystem {
 
   forget(inode: number): void {
     this.#volume.ghosts.forget(inode);
+  }
+
+  *clearDirectory(dir: number, cookie: number, owner: number | null): Task<Result<Cleared>> {
+    return this.#volume.unwritable || (yield* clearDirectory(this.#volume, dir, cookie, owner));
+  }
+
+  *tallyDirectory(dir: number, cookie: number): Task<Result<Tally>> {
+    return this.#volume.gone || (yield* tallyDirectory(this.#volume, dir, cookie));
+  }
+
+  *inspect(inode: number): Task<Result<Inspection>> {
+    return this.#volume.gone || (yield* inspect(this.#volume, inode));
   }
 
   *getExtendedAttribute(inode: number, name: Uint8Array): Task<Result<Uint8Array>> {

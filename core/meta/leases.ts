@@ -103,6 +103,13 @@ export class Leases {
     if (this.#idle(entry)) this.#entries.delete(inode);
   }
 
+  /** Sessions that hold a lease on an inode. */
+  holders(inode: number): number[] {
+    const nowMs = this.#runtime.nowMs();
+    return [...this.#entries.get(inode)?.holders ?? []].filter(([, { untilMs }]) => untilMs > nowMs)
+      .map(([session]) => session);
+  }
+
   /** True when a session other than `session` holds a lease on one of `inodes`, or might (grace). */
   held(inodes: readonly number[], session: number): boolean {
     if (inodes.length === 0) return false;

@@ -250,6 +250,45 @@ export const READDIR = message(
   struct({ entries: array(directoryEntry, 8192), end: bool, moved: bool }),
 );
 
+/**
+ * Removes files of a directory by the hundred, after `cookie`: those whose inodes are near and that nobody is changing.
+ * With `owner` only those of that user (a sticky directory). `left`: what it has passed over, for the asker to deal with
+ * one by one. What is open lives on without a name, as after UNLINK.
+ */
+export const CLEAR = message(
+  30,
+  "CLEAR",
+  struct({ dir: u53, cookie: u53, owner: optional(u32) }),
+  struct({
+    removed: u32,
+    left: array(struct({ name, inode: u53, type: u8 }), 256),
+    cookie: u53,
+    end: bool,
+  }),
+  true,
+);
+/**
+ * Sums up a directory's entries after `cookie`, a page at a time. `files`, `bytes` and `blocks` are of near inodes with
+ * one name that are no directories; `dirs` are for the asker to go on with, `far` inodes to be asked for, `linked` those
+ * with several names, to be counted once.
+ */
+export const TALLY = message(
+  31,
+  "TALLY",
+  struct({ dir: u53, cookie: u53 }),
+  struct({
+    directory: attributes,
+    files: u32,
+    bytes: u53,
+    blocks: u53,
+    dirs: array(struct({ name, inode: u53 }), 1024),
+    far: array(u53, 1024),
+    linked: array(struct({ inode: u53, nlink: u32, bytes: u53, blocks: u53 }), 1024),
+    cookie: u53,
+    end: bool,
+  }),
+);
+
 /** `openId` ascends in a session; the last one counts. Truncation makes it a truncating SETATTR as well. */
 export const OPEN = message(32, "OPEN", struct({ inode: u53, openId: u53 }), withAttributes);
 /** Store message: ends opens whose id is not above the one given. */
@@ -522,4 +561,32 @@ export const SHARD_STATUS = message(
     grace: bool,
     usage: array(struct({ volume: u32, bytes: u53, inodes: u53 })),
   }),
+);
+/** What an inode's shard knows of it besides its attributes. Lists are cut off at their limits. */
+export const INODE_STATUS = message(
+  100,
+  "INODE_STATUS",
+  inodeOnly,
+  struct({
+    attributes,
+    /** It has no name any more, and lives because somebody has it open or it is being removed. */
+    orphan: bool,
+    /** Bytes of contents that live with the inode (inline, or the target of a symbolic link); 4 KiB blocks of chunk 0. */
+    inlineBytes: u32,
+    nearBlocks: u32,
+    /** Sessions that have it open. */
+    opens: array(u53, 1024),
+    locks: array(struct({ session: u53, lock }), 1024),
+    /** Sessions that hold a lease on it. */
+    leases: array(u53, 1024),
+    /** Its data or size is being changed at this moment. */
+    busy: bool,
+  }),
+);
+/** Store message: chunks > 0 of an inode in this store from number `from` on, and their 4 KiB blocks. */
+export const CHUNKS = message(
+  101,
+  "CHUNKS",
+  struct({ inode: u53, from: u32 }),
+  struct({ chunks: array(struct({ chunk: u32, blocks: u32 }), 4096), end: bool }),
 );

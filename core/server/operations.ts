@@ -10,10 +10,12 @@ import { credit } from "../meta/credit.ts";
 import { shardOf } from "../meta/layout.ts";
 import { nameErrno } from "../meta/names.ts";
 import { repair, scan, shardStatus, statfs, verifyChunk } from "../meta/ops/admin.ts";
+import { clear } from "../meta/ops/clear.ts";
 import { cut, fallocate } from "../meta/ops/allocate.ts";
 import { copy, copyChunk, fetch } from "../meta/ops/copy.ts";
 import { create } from "../meta/ops/create.ts";
 import { fsync, syncStore, syncUpward } from "../meta/ops/fsync.ts";
+import { chunks, inodeStatus } from "../meta/ops/inspect.ts";
 import { cancellock, droplocks, lockWaits, setlock, testlock } from "../meta/ops/locks.ts";
 import { getattr, getattrs, lookup, readdir, readlink } from "../meta/ops/lookup.ts";
 import { mkdir } from "../meta/ops/mkdir.ts";
@@ -22,6 +24,7 @@ import { nextData, read, readChunk, seekChunk } from "../meta/ops/read.ts";
 import { rename } from "../meta/ops/rename.ts";
 import { rmdir } from "../meta/ops/rmdir.ts";
 import { setattr } from "../meta/ops/setattr.ts";
+import { tally } from "../meta/ops/tally.ts";
 import { tmpfile } from "../meta/ops/tmpfile.ts";
 import { link, unlink } from "../meta/ops/unlink.ts";
 import { append, publish, write, writeChunk } from "../meta/ops/write.ts";
@@ -70,6 +73,8 @@ on(m.RENAME, "dir", rename, { names: ["name", "newName"], inodes: ["newDir"] });
 on(m.LINK, "dir", link, { names: ["name"], inodes: ["inode"] });
 on(m.READLINK, "inode", readlink);
 on(m.READDIR, "dir", readdir);
+on(m.CLEAR, "dir", clear);
+on(m.TALLY, "dir", tally);
 on(m.OPEN, "inode", open);
 on(m.RELEASE, "store", release);
 on(m.READ, "inode", read);
@@ -114,6 +119,8 @@ on(m.SCAN, "shard", scan);
 on(m.VERIFY_CHUNK, "shard", verifyChunk);
 on(m.REPAIR, "shard", repair);
 on(m.SHARD_STATUS, "shard", shardStatus);
+on(m.INODE_STATUS, "inode", inodeStatus);
+on(m.CHUNKS, "store", chunks);
 
 /** STEP. What cannot be read is refused; it reaches no plan. */
 function step(engine: Engine, request: Request): Answer {

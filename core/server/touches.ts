@@ -11,6 +11,7 @@ import { failed } from "../errno.ts";
 import { S } from "../meta/attributes.ts";
 import { type Engine, nameLock, type Request } from "../meta/engine.ts";
 import { decodeAction, touchedByAction } from "../meta/intent.ts";
+import { touchedByClear } from "../meta/ops/clear.ts";
 import { shardOf } from "../meta/layout.ts";
 import { DecodeError } from "../protocol/codec.ts";
 import * as m from "../protocol/messages.ts";
@@ -53,6 +54,8 @@ export function touched(engine: Engine, request: Request): readonly number[] {
       return touchedByRename(engine, request);
     case m.STEP:
       return touchedByStep(body.action);
+    case m.CLEAR:
+      return touchedByClear(engine, body.dir, body.cookie);
     case m.WRITE_CHUNK:
     case m.COPY_CHUNK:
       // Seen when it is published.

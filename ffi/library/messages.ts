@@ -6,9 +6,11 @@
  * @module
  */
 
-import type { Caller, Totals } from "../../core/client/filesystem.ts";
+import type { Caller, Inspection, Totals } from "../../core/client/filesystem.ts";
 import type { OpenFlags } from "../../core/client/open_file.ts";
 import type { SetTime } from "../../core/client/paths.ts";
+import type { Removal, RemovalProgress } from "../../core/client/remove_tree.ts";
+import type { Usage } from "../../core/client/usage.ts";
 import type { Attributes } from "../../core/meta/attributes.ts";
 import type { LogOptions } from "../log.ts";
 import type { MailboxPort } from "../mailbox.ts";
@@ -78,7 +80,16 @@ export interface LibraryCalls {
   realPath: { ask: At; answer: { path: string } };
   readLink: { ask: At; answer: { path: string } };
   mkdir: { ask: At & { mode: number; recursive: boolean }; answer: Nothing };
-  remove: { ask: At & { recursive: boolean }; answer: Nothing };
+  remove: { ask: At; answer: Nothing };
+  /** `job`: the asker's number, in this volume, for `jobProgress` and `stopJob`. */
+  removeAll: { ask: At & { keepGoing: boolean; job: number }; answer: Removal };
+  /** How far a removal is; zeros when there is none of this number. */
+  jobProgress: { ask: { volume: number; job: number }; answer: RemovalProgress };
+  /** The removal begins nothing new. */
+  stopJob: { ask: { volume: number; job: number }; answer: Nothing };
+  /** Files with several names are counted once for all paths. */
+  usage: { ask: { volume: number; paths: string[] }; answer: { found: (Usage | number)[] } };
+  inspect: { ask: At; answer: Inspection };
   rename: { ask: At & { to: string }; answer: Nothing };
   link: { ask: At & { to: string }; answer: Nothing };
   symlink: { ask: At & { target: string }; answer: Nothing };

@@ -8,6 +8,8 @@
 import { type Caller, type Done, done, type FileSystem } from "../../core/client/filesystem.ts";
 import { copyFile, type OpenFile, openFile, readWhole, writeWhole } from "../../core/client/open_file.ts";
 import { Paths } from "../../core/client/paths.ts";
+import type { Removal, RemovalProgress } from "../../core/client/remove_tree.ts";
+import type { LinksMet, Usage } from "../../core/client/usage.ts";
 import { E, failed, type Result } from "../../core/errno.ts";
 import type { Scheduler, Task } from "../../core/task.ts";
 import { type At, type LibraryCall, type LibraryCalls, slotBytes } from "./messages.ts";
@@ -30,6 +32,11 @@ type Handlers = {
   [K in keyof LibraryCalls]: (ask: LibraryCalls[K]["ask"]) => Task<Result<LibraryCalls[K]["answer"]>>;
 };
 
+/** A removal under way. */
+interface Job extends RemovalProgress {
+  stopped: boolean;
+}
+
 /** An open file and the volume it is of. */
 interface Held {
   file: OpenFile;
@@ -44,6 +51,7 @@ export class LibraryService {
   readonly #options: LibraryServiceOptions;
   readonly #volumes = new Map<number, Paths>();
   readonly #files = new Map<number, Held>();
+  readonly #jobs = new Map<string, Job>();
   #lastVolume = 0;
   #lastFile = 0;
   #lastLockOwner = 0;
@@ -67,7 +75,12 @@ export class LibraryService {
     realPath: (ask) => this.#path(ask, (paths, path) => paths.realPath(path)),
     readLink: (ask) => this.#path(ask, (paths, path) => paths.readLink(path)),
     mkdir: (ask) => this.#mkdir(ask),
-    remove: (ask) => this.#on(ask, (paths, path) => ask.recursive ? paths.removeAll(path) : paths.remove(path)),
+    remove: (ask) => this.#on(ask, (paths, path) => paths.remove(path)),
+    removeAll: (ask) => this.#removeAll(ask),
+    jobProgress: (ask) => this.#job(ask, ({ files, directories }) => ({ files, directories })),
+    stopJob: (ask) => this.#job(ask, (one) => (one.stopped = true, done)),
+    usage: (ask) => this.#on({ volume: ask.volume, path: "" }, (paths) => usages(paths, ask.paths)),
+    inspect: (ask) => this.#on(ask, (paths, path) => paths.inspect(path)),
     rename: (ask) => this.#on(ask, (paths, path) => paths.rename(path, bytes(ask.to))),
     link: (ask) => this.#on(ask, (paths, path) => paths.link(path, bytes(ask.to))),
     symlink: (ask) => this.#on(ask, (paths, path) => paths.symlink(bytes(ask.target), path)),
@@ -151,6 +164,20 @@ export class LibraryService {
     return failed(made) ? made : done;
   }
 
+  *#removeAll(ask: LibraryCalls["removeAll"]["ask"]): Task<Result<Removal>> {
+    const progress: Job = { files: 0, directories: 0, stopped: false }, { keepGoing } = ask, key = jobKey(ask);
+    this.#jobs.set(key, progress);
+    const stopped = () => progress.stopped;
+    const removal = yield* this.#on(ask, (paths, path) => paths.removeAll(path, { keepGoing, progress, stopped }));
+    this.#jobs.delete(key);
+    return removal;
+  }
+
+  // deno-lint-ignore require-yield
+  *#job<T extends object>(ask: { volume: number; job: number }, tell: (job: Job) => T): Task<Result<T>> {
+    return tell(this.#jobs.get(jobKey(ask)) ?? { files: 0, directories: 0, stopped: false });
+  }
+
   *#openDirectory(ask: At): Task<Result<{ inode: number }>> {
     const found = yield* this.#on(ask, (paths, path) => paths.openDirectory(path));
     return failed(found) ? found : { inode: found.inode };
@@ -212,4 +239,14 @@ export class LibraryService {
     yield* held.file.close();
     return done;
   }
+}
+
+function* usages(paths: Paths, of: readonly string[]): Task<{ found: (Usage | number)[] }> {
+  const found: (Usage | number)[] = [], met: LinksMet = new Map();
+  for (const path of of) found.push(yield* paths.usage(bytes(path), met));
+  return { found };
+}
+
+function jobKey({ volume, job }: { volume: number; job: number }): string {
+  return `${volume}/${job}`;
 }

@@ -4,13 +4,14 @@
  * @module
  */
 
-import type { Totals } from "../../core/client/filesystem.ts";
+import type { Inspection, Totals } from "../../core/client/filesystem.ts";
 import type { OpenFlags } from "../../core/client/open_file.ts";
+import type { TreeProblem } from "../../core/client/tree_problems.ts";
 import { pathBytesMax } from "../../core/client/walk.ts";
 import { E } from "../../core/errno.ts";
 import { nameBytesMax, xattrBytesMax } from "../../core/meta/layout.ts";
 import { append, type FileHandle, readAt, writeAt } from "./content.ts";
-import { closedError, fileError } from "./errors.ts";
+import { closedError, type FileError, fileError } from "./errors.ts";
 import { VolumeFile } from "./file.ts";
 import { slotBytes } from "./messages.ts";
 import { dirEntry, fileInfo, timeOf, wholeNumber } from "./values.ts";
@@ -18,6 +19,8 @@ import type { WorkerLink } from "./worker_link.ts";
 
 const fileMode = 0o666, directoryMode = 0o777;
 const xattrCreate = 1, xattrReplace = 2;
+/** How often progress is asked for. */
+const progressMs = 200;
 
 /** Options of reading a whole file. */
 export interface ReadFileOptions {
@@ -63,6 +66,47 @@ export interface MkdirOptions {
   mode?: number;
 }
 
+/** Options of removing a tree. */
+export interface RemoveAllOptions {
+  /** After an error go on with the rest. */
+  keepGoing?: boolean;
+  /** Told a few times a second how far it is. */
+  onProgress?: (progress: { files: number; directories: number }) => void;
+  /** Ends it: what is under way is finished, nothing new begun. */
+  signal?: AbortSignal;
+}
+
+/** Something of a tree that could not be dealt with. */
+export interface Problem {
+  path: string;
+  error: FileError;
+}
+
+/** What was removed. */
+export interface Removed {
+  files: number;
+  directories: number;
+  /** It was ended by its signal. */
+  stopped: boolean;
+  problems: Problem[];
+  /** Problems beyond those. */
+  moreProblems: number;
+}
+
+/** What a tree takes. */
+export interface TreeUsage {
+  /** Everything but directories. */
+  files: number;
+  directories: number;
+  /** Sum of the sizes of files. */
+  apparentBytes: number;
+  /** Space that files and directories have allocated. */
+  allocatedBytes: number;
+  /** Directories that could not be read. */
+  problems: Problem[];
+  moreProblems: number;
+}
+
 /** Whether a symbolic link at the end of the path is followed; true unless given. */
 export interface FollowOptions {
   follow?: boolean;
@@ -87,6 +131,7 @@ export class Volume implements AsyncDisposable {
   readonly #root: number;
   readonly #onClose: () => void;
   #closed = false;
+  #lastJob = 0;
 
   /** Made by `Cluster.open`. `volume` is the Worker's number, `root` the root's inode number. */
   constructor(
@@ -231,8 +276,58 @@ export class Volume implements AsyncDisposable {
 
   /** Removes a file, a symbolic link or an empty directory; with `recursive` a directory with all that is in it. */
   async remove(path: string, options: { recursive?: boolean } = {}): Promise<void> {
+    if (options.recursive) return void await this.removeAll(path);
     const what = `remove '${path}'`;
-    await this.#link.call("remove", { ...this.#at(path, what), recursive: options.recursive ?? false }, what);
+    await this.#link.call("remove", this.#at(path, what), what);
+  }
+
+  /**
+   * Removes a file or a directory with all that is in it, mostly by the servers themselves: names go by the hundred,
+   * many directories at once. It works while others change the tree. What could not be removed is an error; with
+   * `keepGoing` the rest goes all the same and what stays is told.
+   */
+  async removeAll(path: string, options: RemoveAllOptions = {}): Promise<Removed> {
+    const { keepGoing = false, onProgress, signal } = options, what = `remove '${path}'`;
+    signal?.throwIfAborted();
+    const at = this.#at(path, what), job = ++this.#lastJob;
+    const stop = () => void this.#link.call("stopJob", { volume: at.volume, job }, what).catch(() => {});
+    const tell = () => {
+      this.#link.call("jobProgress", { volume: at.volume, job }, what).then((progress) => onProgress!(progress)).catch(
+        () => {},
+      );
+    };
+    signal?.addEventListener("abort", stop, { once: true });
+    const timer = onProgress === undefined ? undefined : setInterval(tell, progressMs);
+    try {
+      const { problems, moreProblems, ...removed } = await this.#link.call(
+        "removeAll",
+        { ...at, keepGoing, job },
+        what,
+      );
+      return { ...removed, problems: problems.map(problemOf), moreProblems };
+    } finally {
+      clearInterval(timer);
+      signal?.removeEventListener("abort", stop);
+    }
+  }
+
+  /**
+   * What files and trees take, one answer a path, in their order; an error where there is none. A file with several
+   * names is counted once. Servers sum up what they hold, many directories at once.
+   */
+  async usage(paths: string[]): Promise<(TreeUsage | FileError)[]> {
+    for (const path of paths) this.#path(path, `usage '${path}'`);
+    const { found } = await this.#link.call("usage", { volume: this.#open(), paths }, "usage");
+    return found.map((one, i) => {
+      if (typeof one === "number") return fileError(one, `usage '${paths[i]}'`);
+      return { ...one, problems: one.problems.map(problemOf) };
+    });
+  }
+
+  /** Where a file, directory or link and its data are, and who uses it. */
+  async inspect(path: string): Promise<Inspection> {
+    const what = `inspect '${path}'`;
+    return await this.#link.call("inspect", this.#at(path, what), what);
   }
 
   /** Gives a file a further name. */
@@ -431,4 +526,9 @@ function openFlags(options: OpenOptions): OpenFlags {
 function xattrName(name: string, what: string): string {
   if (name.length > nameBytesMax) throw fileError(E.RANGE, what);
   return name;
+}
+
+function problemOf({ path, errno }: TreeProblem): Problem {
+  const text = new TextDecoder("utf-8", { ignoreBOM: true }).decode(path);
+  return { path: text, error: fileError(errno, `'${text}'`) };
 }

@@ -11,13 +11,16 @@ import type {
   AllocateRange,
   AttributeChange,
   Caller,
+  Cleared,
   CopyRange,
   CreateOptions,
   DirectoryEntry,
   Done,
   FileSystem,
+  Inspection,
   Lock,
   OpenOptions,
+  Tally,
   Totals,
   Whence,
 } from "../../core/client/filesystem.ts";
@@ -38,6 +41,8 @@ import { first, Future, type Task, wait } from "../../core/task.ts";
 
 const blockBytes = 4096;
 const linksMax = 65000;
+/** Names, in bytes, that a page of a clear or a tally goes over. */
+const clearBytes = 4096;
 /** Largest file. */
 export const memoryFileBytesMax = 2 ** 44;
 
@@ -688,6 +693,52 @@ export class MemoryFileSystem implements FileSystem {
       bytes += entry.name.length;
     }
     return page;
+  }
+
+  *clearDirectory(dir: number, cookie: number, owner: number | null): Task<Result<Cleared>> {
+    yield* this.#enter("clearDirectory");
+    const page = yield* this.readDirectory(dir, cookie, clearBytes, { plus: true });
+    if (typeof page === "number") return page;
+    const cleared: Cleared = { removed: 0, left: [], cookie: page.at(-1)?.cookie ?? cookie, end: page.length === 0 };
+    for (const { name, inode, type, attributes } of page) {
+      const goes = type !== S.IFDIR >>> 12 && (owner === null || attributes!.uid === owner);
+      if (goes && typeof (yield* this.unlink(dir, name)) !== "number") cleared.removed++;
+      else cleared.left.push({ name, inode, type });
+    }
+    return cleared;
+  }
+
+  *tallyDirectory(dir: number, cookie: number): Task<Result<Tally>> {
+    yield* this.#enter("tallyDirectory");
+    const page = yield* this.readDirectory(dir, cookie, clearBytes, { plus: true });
+    if (typeof page === "number") return page;
+    const directory = this.#out(this.#nodes.get(dir)!), end = page.length === 0;
+    const tally: Tally = {
+      directory,
+      files: 0,
+      bytes: 0,
+      blocks: 0,
+      dirs: [],
+      linked: [],
+      cookie: page.at(-1)?.cookie ?? cookie,
+      end,
+    };
+    for (const { name, inode, type, attributes } of page) {
+      const { nlink, size, blocks } = attributes!;
+      if (type === S.IFDIR >>> 12) tally.dirs.push({ name, inode });
+      else if (nlink > 1) tally.linked.push({ inode, nlink, bytes: size, blocks });
+      else {
+        tally.files++;
+        tally.bytes += size;
+        tally.blocks += blocks;
+      }
+    }
+    return tally;
+  }
+
+  *inspect(_inode: number): Task<Result<Inspection>> {
+    yield* this.#enter("inspect");
+    return E.OPNOTSUPP;
   }
 
   hold(dir: number): void {

@@ -136,10 +136,13 @@ function worldKey(state: State, pending: readonly Pending[]): string {
  */
 function loosen(call: Call, calls: readonly Call[], possibilities: readonly Possibility[]): void {
   const seen = call.observed !== null && typeof call.observed !== "number" ? call.observed.seen : undefined;
-  const dir = call.op.kind === "readdir" ? call.op.dir : seen?.inode;
+  const listing = call.op.kind === "readdir" || call.op.kind === "clear" ? call.op : null;
+  const dir = listing?.dir ?? seen?.inode;
   if (dir === undefined) return;
   const names = new Set<string>();
   const visit = ({ op, observed, invokedMs, returnedMs }: Call) => {
+    const removes = op.kind === "unlink" || op.kind === "rmdir";
+    if (listing?.kind === "clear" && removes && op.dir === dir) names.add(op.name);
     if (op.kind !== "rename" || typeof observed === "number") return;
     if (invokedMs > call.returnedMs || returnedMs < call.invokedMs) return;
     if (op.dir === dir) names.add(op.name);
@@ -148,7 +151,7 @@ function loosen(call: Call, calls: readonly Call[], possibilities: readonly Poss
   calls.forEach(visit);
   for (const { pending } of possibilities) for (const one of pending) visit(one.call);
   if (names.size === 0) return;
-  if (call.op.kind === "readdir") call.op = { ...call.op, loose: [...names] };
+  if (listing !== null) call.op = { ...listing, loose: [...names] };
   else call.observed = { ...call.observed as Success, seen: { ...seen!, nlink: anyNlink } };
 }
 

@@ -59,6 +59,8 @@ export type Op =
   | { kind: "chmod"; inode: number; mode: number }
   /** `loose`: names that a rename under way is changing; a listing may show them or not. */
   | { kind: "readdir"; dir: number; loose?: readonly string[] }
+  /** Removes what files it can; `loose` as in readdir: such names may be passed over though they are there. */
+  | { kind: "clear"; dir: number; loose?: readonly string[] }
   | { kind: "setxattr"; inode: number; name: string; value: string; flags: number }
   | { kind: "getxattr"; inode: number; name: string }
   | { kind: "listxattr"; inode: number }
@@ -110,12 +112,14 @@ export interface Success {
   text?: string;
   /** Sorted names with their inode numbers. */
   entries?: [name: string, inode: number, type: number][];
-  /** Sorted names of extended attributes. */
+  /** Sorted names of extended attributes; or the names that a clear has left. */
   names?: string[];
   /** Bytes copied. */
   count?: number;
   /** The lock that blocks, null: none. `pid` is the owner's on its own client, else 0. */
   lock?: { owner: number; write: boolean; start: number; end: number; pid: number } | null;
+  /** Files that a clear removed. */
+  removed?: number;
 }
 
 /** Success, an errno, or null: the outcome is unknown and may come later or never. */
@@ -440,6 +444,8 @@ export class State {
         });
       case "readdir":
         return this.#readdir(op, step);
+      case "clear":
+        return this.#clear(op, step);
       case "setxattr":
       case "getxattr":
       case "listxattr":
@@ -784,6 +790,43 @@ export class State {
     return [state];
   }
 
+  /**
+   * Removes at one moment every file of the directory but those it tells. Of names that a rename is changing it may have
+   * missed any, and when nobody heard its answer any are gone.
+   */
+  #clear(op: Op & { kind: "clear" }, step: Step): State[] {
+    const errors = this.#dirErrors(op.dir);
+    if (errors.length > 0) return step.refused(errors, this);
+    if (!step.succeeded) return [];
+    const dir = this.inodes.get(op.dir)!, left = step.success?.names ?? [];
+    const sure: string[] = [], unsure: string[] = [];
+    for (const [name, id] of dir.entries) {
+      if (left.includes(name)) continue;
+      const inode = this.inodes.get(id), loose = step.unknown || (op.loose?.includes(name) ?? false);
+      const goes = inode !== undefined && !isDir(inode);
+      if (goes && loose) unsure.push(name);
+      else if (goes) sure.push(name);
+      else if (!loose) return [];
+    }
+    return subsets(unsure).map((some) => [...sure, ...some])
+      .filter((names) => step.unknown || names.length === step.success!.removed)
+      .map((names) => this.#cleared(op.dir, names))
+      .filter((state) => state !== null);
+  }
+
+  /** Null when a name's file goes with another of the names. */
+  #cleared(dirId: number, names: readonly string[]): State | null {
+    // deno-lint-ignore no-this-alias
+    let state: State = this;
+    for (const name of names) {
+      const dir = state.inodes.get(dirId)!, id = dir.entries.get(name)!, entries = new Map(dir.entries);
+      if (!state.inodes.has(id)) return null;
+      entries.delete(name);
+      state = state.#unlinked(id).#with([[dirId, { ...dir, entries }]]);
+    }
+    return state;
+  }
+
   #xattr(op: Op & { kind: "setxattr" | "getxattr" | "listxattr" | "removexattr" }, step: Step): State[] {
     return this.#onInode(op.inode, step, (inode) => {
       if (op.kind === "listxattr") {
@@ -979,6 +1022,11 @@ export class State {
     visit("", this.root);
     return out;
   }
+}
+
+/** All subsets of a short list. */
+function subsets(list: readonly string[]): string[][] {
+  return list.reduce((all, one) => [...all, ...all.map((some) => [...some, one])], [[]] as string[][]);
 }
 
 /** One line of {@linkcode State.tree}. */

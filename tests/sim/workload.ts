@@ -67,6 +67,7 @@ export const mixes: Readonly<Record<string, Mix>> = {
     open: 1,
     release: 2,
     readdir: 3,
+    clear: 1,
   },
   data: {
     lookup: 1,
@@ -250,6 +251,7 @@ export class Generator {
       case "chmod":
         return { kind, inode: any, mode: random.pick([0o700, 0o755, 0o644]) };
       case "readdir":
+      case "clear":
         return { kind, dir };
       case "setxattr":
         if (random.chance(0.4)) return { kind, inode: any, name: aclNames.access, value: random.pick(acls), flags: 0 };
@@ -450,6 +452,11 @@ function* call(fs: FileSystem, op: Op, sleep: Sleep): Task<Observed> {
       const value = yield* fs.getExtendedAttribute(op.inode, bytes(op.name));
       const acl = failed(value) ? value : decodeAcl(value);
       return failed(acl) ? acl : { text: aclText(acl) };
+    }
+    case "clear": {
+      const result = yield* fs.clearDirectory(op.dir, 0, null);
+      if (failed(result)) return result;
+      return { names: result.left.map((entry) => decoder.decode(entry.name)).sort(), removed: result.removed };
     }
     case "listxattr": {
       const result = yield* fs.listExtendedAttributes(op.inode);

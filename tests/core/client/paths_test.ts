@@ -354,6 +354,88 @@ Deno.test("Paths.removeAll() ends with ENOTEMPTY when others keep filling the di
   assert(count < 30);
 });
 
+Deno.test("Paths.removeAll() with keepGoing removes what it may and names what stays", () => {
+  const world = new World({ rootMode: 0o777 }), admin = world.as(root), user = world.as(alice), other = world.as(bob);
+  for (const dir of ["/t", "/t/mine", "/t/mine/deep", "/t/mine/closed"]) assertEquals(user.mkdir(dir), 0);
+  for (let i = 0; i < 300; i++) assertEquals(user.write(`/t/mine/deep/f${i}`), 0);
+  assertEquals(user.write("/t/mine/closed/f"), 0);
+  assertEquals(user.chmod("/t/mine/closed", 0o500), 0);
+  assertEquals(user.mkdir("/t/mine/empty", 0), 0);
+  assertEquals(admin.mkdir("/t/tmp"), 0);
+  assertEquals(admin.chmod("/t/tmp", 0o1777), 0);
+  assertEquals(user.write("/t/tmp/a"), 0);
+  assertEquals(other.write("/t/tmp/b"), 0);
+  const progress = { files: 0, directories: 0 };
+  const removal = user.run(user.paths.removeAll(bytes("/t"), { keepGoing: true, progress }));
+  assert(!failed(removal));
+  const problems = removal.problems.map(({ path, errno }) => [text(path), errno]).sort();
+  assertEquals(problems, [["/t/mine/closed", E.ACCES], ["/t/tmp/b", E.PERM]]);
+  assertEquals([removal.files, removal.directories, removal.stopped], [301, 2, false]);
+  assertEquals(progress, { files: 301, directories: 2 });
+  assertEquals([admin.list("/t/mine"), admin.list("/t/tmp")], [["closed"], ["b"]]);
+  // Without it the first problem ends the work and is the errno.
+  assertEquals(user.removeAll("/t/tmp"), E.PERM);
+});
+
+Deno.test("Paths.removeAll() begins nothing new once it is stopped", () => {
+  const user = new World().as(root);
+  for (let i = 0; i < 40; i++) {
+    assertEquals(user.mkdirs(`/t/d${i}`), 0);
+    for (let j = 0; j < 5; j++) assertEquals(user.write(`/t/d${i}/f${j}`), 0);
+  }
+  const progress = { files: 0, directories: 0 }, stopped = () => progress.files >= 50;
+  const removal = user.run(user.paths.removeAll(bytes("/t"), { keepGoing: true, progress, stopped }));
+  assert(!failed(removal));
+  assert(removal.stopped && removal.files >= 50 && removal.files < 200, `${removal.files} files`);
+  assertEquals([removal.problems, user.statErrno("/t")], [[], 0]);
+  assertEquals(user.removeAll("/t"), 0);
+});
+
+Deno.test("Paths.removeAll() goes down 20,000 directories without a deep stack", () => {
+  const world = new World(), user = world.as(root), { fileSystem } = world;
+  let dir = fileSystem.root, depth = 0;
+  for (; depth < 20_000; depth++) {
+    const made = world.run(fileSystem.makeDirectory(dir, bytes("d"), 0o755, root));
+    assert(!failed(made));
+    dir = made.inode;
+  }
+  const removal = user.run(user.paths.removeAll(bytes("/d")));
+  assert(!failed(removal));
+  assertEquals(removal.directories, depth);
+});
+
+Deno.test("Paths.usage() counts a file with several names once, and names what may not be read", () => {
+  const world = new World(), admin = world.as(root), user = world.as(alice);
+  assertEquals(admin.mkdirs("/t/a"), 0);
+  assertEquals(admin.mkdirs("/t/b/c"), 0);
+  for (let i = 0; i < 500; i++) assertEquals(admin.write(`/t/a/f${i}`, "x".repeat(10)), 0);
+  assertEquals(admin.write("/t/big", "y".repeat(5000)), 0);
+  for (const name of ["/t/a/l", "/t/b/c/l"]) assertEquals(admin.link("/t/big", name), 0);
+  assertEquals(admin.symlink("/t/big", "/t/s"), 0);
+  const usage = (who: User, path: string, met = new Map<number, number>()) => {
+    const found = who.run(who.paths.usage(bytes(path), met));
+    assert(!failed(found), `errno ${found}`);
+    return found;
+  };
+  const blocksOf = (path: string) => {
+    const found = admin.stat(path, false);
+    return failed(found) ? NaN : found.blocks * 512;
+  };
+  const all = usage(admin, "/t");
+  assertEquals([all.files, all.directories, all.apparentBytes], [502, 4, 500 * 10 + 5000 + "/t/big".length]);
+  const dirs = ["/t", "/t/a", "/t/b", "/t/b/c"].reduce((sum, path) => sum + blocksOf(path), 0);
+  assertEquals(all.allocatedBytes, dirs + 500 * blocksOf("/t/a/f0") + blocksOf("/t/big") + blocksOf("/t/s"));
+  // One file counted once over several trees; a link itself, and a file.
+  const met = new Map<number, number>();
+  assertEquals([usage(admin, "/t/b", met).files, usage(admin, "/t/big", met).files], [1, 0]);
+  assertEquals([usage(admin, "/t/s").files, usage(admin, "/t/big").apparentBytes], [1, 5000]);
+  assertEquals(admin.chmod("/t/b", 0o700), 0);
+  const part = usage(user, "/t");
+  assertEquals(part.problems.map(({ path, errno }) => [text(path), errno]), [["/t/b", E.ACCES]]);
+  assertEquals([part.files, part.directories], [502, 3]);
+  assertEquals(user.errno(user.paths.usage(bytes("/no"))), E.NOENT);
+});
+
 Deno.test("Paths.rename() moves and replaces as rename(2)", () => {
   const user = tree();
   assertEquals(user.write("/other", "other"), 0);
