@@ -105,6 +105,8 @@ export interface MountInfo {
   parent: number;
   /** `major:minor` of the device. */
   device: string;
+  /** What of the file system is mounted: `/`, or a folder in it (a bind mount). */
+  root: string;
   mountpoint: string;
   /** `fuse.sealfs`. */
   type: string;
@@ -135,6 +137,7 @@ export function parseMountInfo(text: string): MountInfo[] {
       id: Number(fields[0]),
       parent: Number(fields[1]),
       device: fields[2],
+      root: unescape(fields[3]),
       mountpoint: unescape(fields[4]),
       type: fields[dash + 1],
       source: unescape(fields[dash + 2]),
@@ -179,6 +182,49 @@ export function mountpointPath(path: string): string {
 export function findMount(path: string): MountInfo | null {
   const mountpoint = mountpointPath(path);
   return readMounts().findLast((mount) => mount.mountpoint === mountpoint) ?? null;
+}
+
+/** A path in a mounted volume. */
+export interface VolumePlace {
+  /** `host:port` of the manager that the mount names. */
+  managerAddress: string;
+  volume: string;
+  /** Absolute, in the volume. */
+  path: string;
+  /** The same by the kernel's names, without links on the way. */
+  realPath: string;
+}
+
+/**
+ * Where in which volume a path is, by what is mounted; undefined when it is in no volume. A link at its end is not
+ * followed, unless a slash comes after it. Throws Deno's error when its directory cannot be reached.
+ */
+export function volumePlace(path: string, mounts = readMounts()): VolumePlace | undefined {
+  const text = path.replace(/(?<=.)\/+$/, ""), slash = text.lastIndexOf("/"), last = text.slice(slash + 1);
+  const whole = text !== path || last === "" || last === "." || last === "..";
+  const above = slash < 0 ? "." : text.slice(0, slash) || "/";
+  const realPath = whole ? Deno.realPathSync(text) : resolve(Deno.realPathSync(above), last);
+  const isUnder = ({ mountpoint }: MountInfo) => {
+    return mountpoint === "/" || realPath === mountpoint || realPath.startsWith(`${mountpoint}/`);
+  };
+  const longest = (best: MountInfo | undefined, one: MountInfo) => {
+    return best === undefined || one.mountpoint.length >= best.mountpoint.length ? one : best;
+  };
+  const mount = mounts.filter(isUnder).reduce(longest, undefined as MountInfo | undefined);
+  const name = mount?.source.lastIndexOf("/") ?? -1;
+  if (mount === undefined || mount.type !== fuseFileSystemType || name < 0) return undefined;
+  const inside = mount.mountpoint === "/" ? realPath : realPath.slice(mount.mountpoint.length);
+  return {
+    managerAddress: mount.source.slice(0, name),
+    volume: mount.source.slice(name + 1),
+    path: `${mount.root === "/" ? "" : mount.root}${inside}` || "/",
+    realPath,
+  };
+}
+
+/** The first mountpoint at or below a path that has no links on its way; undefined when there is none. */
+export function mountAtOrBelow(realPath: string, mounts = readMounts()): string | undefined {
+  return mounts.find(({ mountpoint }) => mountpoint === realPath || mountpoint.startsWith(`${realPath}/`))?.mountpoint;
 }
 
 /** True when something is mounted at exactly this path. */

@@ -51,6 +51,7 @@ Deno.test("parseMountInfo() undoes escapes and skips optional fields", () => {
     id: 42,
     parent: 23,
     device: "0:39",
+    root: "/",
     mountpoint: "/mnt/a b\\cü",
     type: "fuse.sealfs",
     source: "sealfs#vol",
