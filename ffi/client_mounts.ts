@@ -35,8 +35,6 @@ export const mountsPerProcessMax = 256;
 const readyTimeoutMs = 30_000;
 /** Time a Worker may take to release everything after an unmount. */
 const endTimeoutMs = 10_000;
-/** How often it is looked whether a mount that somebody has undone has ended. */
-const endedPollMs = 20;
 /** Pauses between attempts to bring a mount up again: the first, then doubled up to the longest. */
 const againMs = { first: 250, longest: 10_000 } as const;
 
@@ -121,7 +119,7 @@ export class ClientMounts {
 
   /** Mounts a volume; programs can use it when this settles. Rejects with a {@linkcode MountFailure}, and nothing stays. */
   async mount(asked: MountWish): Promise<void> {
-    await this.#undoneHasEnded(mountpointPath(asked.mountpoint));
+    this.#forgetUndone(mountpointPath(asked.mountpoint));
     const mount = this.#add(asked);
     try {
       await this.#serve(mount);
@@ -193,13 +191,12 @@ export class ClientMounts {
     }));
   }
 
-  /** Waits for the end of a mount that somebody has undone with umount(8) a moment ago. */
-  async #undoneHasEnded(mountpoint: string): Promise<void> {
-    const mount = this.#mounts.get(mountpoint), untilMs = performance.now() + endTimeoutMs;
-    if (mount?.state !== "mounted" || isThere(mount)) return;
-    while (this.#mounts.get(mountpoint) === mount && performance.now() < untilMs) {
-      await pause(endedPollMs, mount.gone.signal);
-    }
+  /** Forgets a mount that somebody has undone with umount(8): it is served until the last file in it is closed. */
+  #forgetUndone(mountpoint: string): void {
+    const mount = this.#mounts.get(mountpoint);
+    if (mount?.state !== "mounted" || placeOfDevice(mount.device) !== undefined) return;
+    mount.gone.abort();
+    this.#mounts.delete(mountpoint);
   }
 
   #add(asked: MountWish): Mount {

@@ -169,6 +169,12 @@ test("what is mounted in the place of a mount that was undone stays, and the pla
     assertEquals(readMounts().findLast((mount) => mount.mountpoint === mountpoint)?.source, `other${round}`);
     await run("umount", mountpoint);
     await cluster.client("mount", mountpoint, "v");
+    const held = await Deno.open(`${mountpoint}/held`, { create: true, write: true, truncate: true });
+    await run("umount", "--lazy", mountpoint);
+    await cluster.client("mount", mountpoint, "v");
+    assertEquals(await held.write(new Uint8Array(3)), 3);
+    assertEquals((await Deno.stat(`${mountpoint}/held`)).size, 3);
+    held.close();
     await run("umount", mountpoint);
   }
 });
