@@ -57,6 +57,11 @@ export interface StoreLimits {
   checkpointMs: number;
   /** A checkpoint is due when this many bytes were put (2,048 pages of 4 KiB). */
   checkpointBytes: number;
+  /**
+   * A checkpoint is due when this many changes were made, and made at once at twice as many: each may have touched a page
+   * of its own, and pages that are to be written wait in memory that the image never gives back.
+   */
+  checkpointChanges: number;
   /** Most blocks that the container grows by at once; a small one grows by a quarter. */
   growBlocks: number;
   /** Part of log, image and container up to which growing operations are let in. */
@@ -69,6 +74,7 @@ export const storeLimits: StoreLimits = {
   logBytesMax: 256 * 1024 * 1024,
   checkpointMs: 1000,
   checkpointBytes: 2048 * 4096,
+  checkpointChanges: 16384,
   growBlocks: 65536,
   growFillMax: 0.95,
 };
@@ -178,6 +184,7 @@ export class Store {
   #published = 0;
   #publishedSynced = 0;
   #dirtyBytes = 0;
+  #dirtyChanges = 0;
   #dirtySinceMs = 0;
   #failure = 0;
   #closed = false;
@@ -328,6 +335,7 @@ export class Store {
     const start = this.#records.finish();
     state.position = position;
     this.#touch(shard, this.#log.writer.length - queued);
+    this.#dirtyChanges += commit.changes.length;
     const errno = this.#log.append(start, shard, position);
     if (errno === 0) return position;
     this.#fail(`log segment: errno ${errno}`);
@@ -336,9 +344,9 @@ export class Store {
 
   /** Writes the turn's records to the log. errno; anything but 0 means that none of the turn's answers may leave. */
   endOfTurn(): number {
-    if (this.#failure !== 0) return E.IO;
-    const errno = this.#log.flush();
-    return errno === 0 ? 0 : this.#fail(`log write: errno ${errno}`);
+    const errno = this.#flush();
+    // The disk keeps checkpoints waiting for longer than there is memory: it sets the pace.
+    return errno === 0 && this.#dirtyChanges >= 2 * this.#limits.checkpointChanges ? this.#checkpointNow() : errno;
   }
 
   /** Settles with 0 when everything committed before the call survives a power cut. Callers share the work. */
@@ -355,8 +363,9 @@ export class Store {
   /** True when {@linkcode checkpoint} should be run. */
   checkpointDue(): boolean {
     if (this.#dirtyBytes === 0 || this.#failure !== 0) return false;
-    return this.#dirtyBytes >= this.#limits.checkpointBytes || this.#log.fill >= logFillForced ||
-      this.runtime.nowMs() - this.#dirtySinceMs >= this.#limits.checkpointMs;
+    const { checkpointBytes, checkpointChanges, checkpointMs } = this.#limits;
+    return this.#dirtyBytes >= checkpointBytes || this.#dirtyChanges >= checkpointChanges ||
+      this.#log.fill >= logFillForced || this.runtime.nowMs() - this.#dirtySinceMs >= checkpointMs;
   }
 
   /** Brings the image up to date on disk and lets go of the log before it. errno. */
@@ -418,6 +427,12 @@ export class Store {
     this.#unsynced.add(state);
     if (this.#dirtyBytes === 0) this.#dirtySinceMs = this.runtime.nowMs();
     this.#dirtyBytes += bytes + 1;
+  }
+
+  #flush(): number {
+    if (this.#failure !== 0) return E.IO;
+    const errno = this.#log.flush();
+    return errno === 0 ? 0 : this.#fail(`log write: errno ${errno}`);
   }
 
   #fail(what: string): number {
@@ -495,7 +510,7 @@ export class Store {
   }
 
   *#syncOnce(): Task<number> {
-    let errno = this.endOfTurn();
+    let errno = this.#flush();
     if (errno !== 0) return errno;
     const mark = this.#allocator.quarantineMark(), point = this.#log.point;
     const shards = [...this.#unsynced].map((state) => ({ state, position: state.position }));
@@ -529,12 +544,12 @@ export class Store {
     const head = { shard: storeShard, position, epoch: point.segment, session: 0, slot: 0, sequence: point.end };
     this.#records.begin(recordType.barrier, head, []);
     const errno = this.#log.append(this.#records.finish(), storeShard, 0);
-    return errno === 0 ? this.endOfTurn() : this.#fail(`log segment: errno ${errno}`);
+    return errno === 0 ? this.#flush() : this.#fail(`log segment: errno ${errno}`);
   }
 
   /** The blocking part of a checkpoint. Order: container, log, image (a record in the image has its data and its log on disk). */
   #checkpointNow(): number {
-    let errno = this.endOfTurn();
+    let errno = this.#flush();
     if (errno !== 0) return errno;
     if (this.#publishedSynced < this.#published) {
       errno = this.container.syncNow();
@@ -558,7 +573,7 @@ export class Store {
     const shards = [...this.#unsynced].map((state) => ({ state, position: state.position }));
     this.#unsynced.clear();
     this.#dirtyShards.clear();
-    this.#dirtyBytes = 0;
+    this.#dirtyBytes = this.#dirtyChanges = 0;
     this.#madeDurable(shards, mark);
     this.#log.drop(this.#held);
     return 0;

@@ -85,6 +85,7 @@ export const smallLimits: StoreLimits = {
   logBytesMax: 512 * 1024,
   checkpointMs: 1000,
   checkpointBytes: 1 << 20,
+  checkpointChanges: 1000,
   growBlocks: 4096,
   growFillMax: 0.95,
 };

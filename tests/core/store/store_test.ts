@@ -112,6 +112,25 @@ Deno.test("checkpointDue() follows time, bytes and the fill of the log", () => {
   assert(store.checkpointDue(), "the log is half full");
 });
 
+Deno.test("checkpointDue() follows the number of changes, and endOfTurn() waits no longer at twice as many", () => {
+  const bench = new Bench(17, { ...smallLimits, checkpointChanges: 10 }), { store, media } = bench;
+  store.openShard(1);
+  assertEquals(bench.checkpoint(), 0);
+  const change = (count: number) => {
+    for (let i = 0; i < count; i++) bench.commit(1, [put(testKey(1, i), bytes("a")), put(testKey(1, 0), bytes("b"))]);
+  };
+  change(4);
+  assert(!store.checkpointDue());
+  change(1);
+  assert(store.checkpointDue());
+  const before = media.image.commits;
+  change(4);
+  assertEquals(media.image.commits, before);
+  change(1);
+  assertEquals(media.image.commits, before + 1);
+  assert(!store.checkpointDue());
+});
+
 Deno.test("the log never outgrows its cap: a full one forces a checkpoint", () => {
   const bench = new Bench(6), { store, media } = bench;
   store.openShard(1);
