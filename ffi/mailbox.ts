@@ -344,13 +344,17 @@ export class ReactorMailbox {
     return future;
   }
 
-  /** Runs `body`, normally `reactor.run()`; what it throws is told to the main thread and thrown on. */
-  guard(body: () => void): void {
-    try {
-      body();
-    } catch (error) {
+  /** Runs `body`, normally `reactor.run()` or `serve()`; what it throws is told to the main thread and thrown on. */
+  guard<T extends void | Promise<void>>(body: () => T): T {
+    const died = (error: unknown): never => {
       this.reportDeath(error instanceof Error ? error.stack ?? error.message : String(error));
       throw error;
+    };
+    try {
+      const done = body();
+      return (done instanceof Promise ? done.catch(died) : done) as T;
+    } catch (error) {
+      return died(error);
     }
   }
 

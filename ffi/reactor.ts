@@ -3,8 +3,9 @@
  * core's Runtime and gives file operations, polls and timers to everything else in ffi/.
  *
  * A turn: completions in a batch, due timers, ready tasks until none is ready, end-of-turn hooks in their order, then
- * one io_uring_enter that submits and waits. Nothing here is thread-safe; a Worker that runs a reactor never returns
- * to the event loop, so no promise, message or Deno timer works in it.
+ * one io_uring_enter that submits and waits. Nothing here is thread-safe; a Worker that runs a reactor does not return
+ * to the event loop, or for a moment each minute ({@linkcode Reactor.serve}): no promise, message or Deno timer may be
+ * relied on in it.
  *
  * @module
  */
@@ -32,6 +33,8 @@ const advanceEvery = 64;
 const hookRoundsMax = 8;
 /** Waiting is cut here, so that a lost wake-up could only delay, never hang. */
 const waitMsMax = 60_000;
+/** How often {@linkcode Reactor.serve} gives the event loop a turn. */
+const eventLoopMs = 60_000;
 const EBUSY = 16;
 const clockRealtime = 0, clockMonotonic = 1;
 const randomWords = 1024;
@@ -257,6 +260,20 @@ export class Reactor implements Runtime {
       this.#enter(this.#waitMs(waitMsMax));
     }
     this.#submit();
+  }
+
+  /**
+   * As {@linkcode run} until {@linkcode stop}, for a thread with native objects (N-API): every `everyMs` the event loop
+   * has a turn, of about a millisecond. The finalizers of objects that were collected run there and nowhere else, so
+   * what they hold would otherwise pile up for as long as the thread lives.
+   */
+  async serve(everyMs: number = eventLoopMs): Promise<void> {
+    for (;;) {
+      const untilMs = this.#readMs() + everyMs;
+      this.run(() => this.nowMs() >= untilMs);
+      if (this.#stopped) return;
+      await new Promise<void>((resume) => setTimeout(resume, 0));
+    }
   }
 
   /** One turn: waits at most `maxWaitMs` for something to happen, then does all that is ready. */

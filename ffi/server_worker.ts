@@ -1,7 +1,8 @@
 /**
  * The reactor Worker of one store: opens the store, serves it over sockets, and tells the main thread how it goes
  * (ffi/server_messages.ts). The Worker of store 0 listens for all stores of the server; a connection whose HELLO names
- * another store is handed over, descriptor and all. It never returns to the event loop until it is told to stop.
+ * another store is handed over, descriptor and all. Until it is told to stop the event loop gets a turn a minute, in
+ * which the database's native objects are given back.
  *
  * @module
  */
@@ -59,9 +60,9 @@ class StoreWorker {
     this.#mailbox.onCall = (message, answer) => this.#question(message as ServerQuestion, answer);
   }
 
-  run(): void {
+  async run(): Promise<void> {
     this.#reactor.scheduler.spawn(this.#open());
-    this.#mailbox.guard(() => this.#reactor.run());
+    await this.#mailbox.guard(() => this.#reactor.serve());
     this.#opened?.release();
     this.#mailbox.close();
     this.#reactor.close();
@@ -207,9 +208,9 @@ function storeOfHello(bytes: Uint8Array): number | null {
   }
 }
 
-self.onmessage = (event: MessageEvent) => {
+self.onmessage = async (event: MessageEvent) => {
   try {
-    new StoreWorker(event.data as ServerWorkerStart).run();
+    await new StoreWorker(event.data as ServerWorkerStart).run();
   } finally {
     abandonImages();
     self.close();

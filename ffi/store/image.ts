@@ -156,7 +156,7 @@ export class LmdbImage implements Image {
 
   /**
    * Goes by one cursor for all scans of a transaction: a range of lmdb's makes one each, whose memory is given back by
-   * the event loop, and a reactor never returns to that.
+   * the event loop, and a reactor hardly ever returns to that.
    */
   scan(from: Uint8Array, to: Uint8Array, visit: (key: Uint8Array, value: Uint8Array) => boolean): void {
     if (this.#end === null) return;

@@ -10,9 +10,9 @@ interface Order {
   value?: unknown;
 }
 
-const scope = self as unknown as { onmessage: (event: { data: MailboxPort }) => void; close(): void };
+const scope = self as unknown as { onmessage: (event: { data: MailboxPort }) => Promise<void>; close(): void };
 
-scope.onmessage = ({ data }) => {
+scope.onmessage = async ({ data }) => {
   const reactor = new Reactor({ arenaBytes: 16 << 20 });
   const mailbox = new ReactorMailbox(reactor, data);
   let posted = 0;
@@ -48,7 +48,7 @@ scope.onmessage = ({ data }) => {
         return answer.fail(`unknown order ${order.do}`);
     }
   };
-  mailbox.guard(() => reactor.run());
+  await mailbox.guard(() => reactor.serve(10));
   mailbox.close();
   reactor.close();
   scope.close();

@@ -125,6 +125,25 @@ Deno.test("Reactor.stop() ends run(), from a timer", () =>
     assert(reactor.stopped);
   }));
 
+Deno.test("Reactor.serve() lets the event loop have turns, between those of its own, until stop()", async () => {
+  const reactor = new Reactor({ arenaBytes: 64 << 20 });
+  let turns = 0, steps = 0;
+  const tick = () => {
+    steps++;
+    reactor.after(1, tick);
+  };
+  tick();
+  const interval = setInterval(() => {
+    if (++turns === 3) reactor.stop();
+  }, 0);
+  reactor.after(10_000, () => reactor.stop());
+  await reactor.serve(5);
+  clearInterval(interval);
+  reactor.close();
+  assertEquals(turns, 3);
+  assert(steps >= 3, `${steps} steps of the reactor`);
+});
+
 Deno.test("Reactor.poll() reports each wake-up until it is cancelled", () =>
   withReactor((reactor) => {
     const fd = libc.eventfd(0, O.NONBLOCK);
