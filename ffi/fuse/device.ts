@@ -50,13 +50,7 @@ export interface FuseDeviceOptions {
   onEnd: (reason: string) => void;
 }
 
-/** Longest notification: a name with its header. */
-const notificationBytes = 16 + 16 + 256;
-
-/**
- * The way of notifications to the kernel of one mount. Those that may wait there are written by threads of the kernel's.
- * Once the mount is gone everything answers ENODEV.
- */
+/** The way of notifications to the kernel of one mount. Once the mount is gone everything answers ENODEV. */
 export class FuseNotifier implements KernelNotifier {
   #gone = false;
 
@@ -70,19 +64,6 @@ export class FuseNotifier implements KernelNotifier {
   write(message: Uint8Array): number {
     if (this.#gone) return ENODEV;
     return libc.writeBuffer(this.fd, message, BigInt(message.length)) < 0 ? errno() : 0;
-  }
-
-  writeLater(message: Uint8Array): Future<number> {
-    const { arena } = this.reactor;
-    const bytes = this.#gone || message.length > notificationBytes ? null : arena.allocate(notificationBytes);
-    if (bytes === null) return Future.of(ENODEV);
-    bytes.set(message);
-    const settled = new Future<number>();
-    this.reactor.writeApart(this.fd, arena.addressOf(bytes), message.length).listen((result) => {
-      arena.release(bytes);
-      settled.resolve(Math.max(0, -result));
-    });
-    return settled;
   }
 
   nowMs(): number {
