@@ -14,7 +14,7 @@ import { blocks, LockList, lockType, type SessionLock } from "./lock_ranges.ts";
 export const locksMax = 4096, waitersMax = 4096;
 /** Most locks and waits of a store: beyond them ENOLCK. */
 const locksOfStoreMax = 1 << 20;
-/** Owners of a session whose last request is remembered, so that a late duplicate does not take effect. */
+/** Owners of a session whose last request is remembered, so that a duplicate does not take effect. */
 const ordersMax = 4096;
 /** A wait this long is looked at for a deadlock with other stores; then after twice the time, and so on. */
 const deadlockCheckMs = 2_000, deadlockCheckMsMax = 60_000;
@@ -43,6 +43,12 @@ interface Waiter {
   checkMs: number;
 }
 
+/** What came of a request; `granted` of a wait that was to be ended. */
+export interface LockOutcome {
+  errno: number;
+  granted: boolean;
+}
+
 interface InodeLocks {
   list: LockList;
   waiting: Waiter[];
@@ -53,8 +59,8 @@ export class LockService {
   #inodes = new Map<number, InodeLocks>();
   /** Waits for fcntl locks by owner. */
   #waits = new Map<string, Set<Waiter>>();
-  /** Session -> owner on an inode -> highest `order` seen. */
-  #orders = new Map<number, Map<string, number>>();
+  /** Session -> owner on an inode -> highest `order` seen, and what came of it. */
+  #orders = new Map<number, Map<string, { order: number; outcome: LockOutcome }>>();
   /** Locks and waits in all. */
   #count = 0;
   /** Tells a session that a waiting lock is granted. */
@@ -62,16 +68,21 @@ export class LockService {
 
   constructor(readonly runtime: Runtime) {}
 
-  /** True when a later request of the same owner on the inode has come before: this one must not take effect. */
-  isLate(inode: number, lock: SessionLock, order: number): boolean {
+  /**
+   * Carries out an owner's request about an inode, once: what comes again has the outcome that it had, and what comes
+   * after a later one is ECANCELED.
+   */
+  once(inode: number, lock: SessionLock, order: number, carryOut: () => LockOutcome): LockOutcome {
     let orders = this.#orders.get(lock.session);
     if (orders === undefined) this.#orders.set(lock.session, orders = new Map());
-    const key = orderKey(inode, lock), last = orders.get(key) ?? -1;
-    if (order < last) return true;
+    const key = orderKey(inode, lock), last = orders.get(key);
+    if (last !== undefined && order < last.order) return { errno: E.CANCELED, granted: false };
+    if (last !== undefined && order === last.order) return last.outcome;
+    const outcome = carryOut();
     orders.delete(key);
-    orders.set(key, order);
+    orders.set(key, { order, outcome });
     if (orders.size > ordersMax) orders.delete(orders.keys().next().value!);
-    return false;
+    return outcome;
   }
 
   /** The lock that would block `wanted`, or null. */

@@ -427,7 +427,7 @@ export const TESTLOCK = message(56, "TESTLOCK", struct({ inode: u53, lock }), st
  * the ticket later. Asking again for what one holds, or waits for with the same ticket, is harmless. EDEADLK.
  *
  * `order` in this and the next two ascends in a session; of one owner on one inode only one is under way at a time. What
- * comes after a higher one is a late duplicate, or was given up: it has no effect (ECANCELED).
+ * comes again is answered as before; what comes after a higher one was given up: it has no effect (ECANCELED).
  */
 export const SETLOCK = message(57, "SETLOCK", struct({ inode: u53, lock, ticket: u53, order: u53 }), nothing);
 /** Ends a wait of the owner of `lock`. `granted` true: it had been granted in the meantime, or is not known here. */

@@ -427,6 +427,7 @@ function describeFrame(bytes: Uint8Array): string {
 
 /** Bytes as text where they are text, times as one number. */
 function short(_key: string, value: unknown): unknown {
+  if (typeof value === "bigint") return Number(value);
   if (value instanceof Uint8Array) return value.length > 40 ? `${value.length} bytes` : new TextDecoder().decode(value);
   if (typeof value === "object" && value !== null && "nsec" in value && "sec" in value) return undefined;
   return value;

@@ -950,7 +950,9 @@ export class State {
     if (step.unknown) return [next(haunted(loosened(locks, wanted), wanted, op.waitMs > 0))];
     if (step.succeeded) {
       if (blockers(locks, wanted).length > 0) return [];
-      return [next(step.client < 0 ? haunted(given, wanted, false) : locked(locks, wanted))];
+      // A client that was lost may have got it before, in the session that is dead now, or after.
+      const lost = () => haunted(haunted(given, wanted, false), wanted, true);
+      return [next(step.client < 0 ? lost() : locked(locks, wanted))];
     }
     const refused = step.refused([E.AGAIN, E.DEADLK, E.INTR], this);
     if (refused.length === 0) return [];

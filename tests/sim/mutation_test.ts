@@ -18,12 +18,12 @@ import {
 import { HeldLocks } from "../../core/client/held_locks.ts";
 import { OpenTable } from "../../core/client/open_table.ts";
 import { VolumeClient } from "../../core/client/volume_client.ts";
-import { failed } from "../../core/errno.ts";
+import { E, failed } from "../../core/errno.ts";
 import { isRegular } from "../../core/meta/attributes.ts";
 import { Engine } from "../../core/meta/engine.ts";
 import { Intents } from "../../core/meta/intent.ts";
-import { LockList } from "../../core/meta/lock_ranges.ts";
-import { LockService } from "../../core/meta/lock_service.ts";
+import { LockList, type SessionLock } from "../../core/meta/lock_ranges.ts";
+import { type LockOutcome, LockService } from "../../core/meta/lock_service.ts";
 import { LockTable } from "../../core/meta/lock_table.ts";
 import { kind } from "../../core/meta/layout.ts";
 import { Opens } from "../../core/meta/opens.ts";
@@ -156,7 +156,27 @@ mutation("clients do not claim their locks after a restart", 100, HeldLocks, "cl
 
 mutation("locks of the dead stay", 100, LockService, "dropSession", () => () => {}, "locks");
 
-mutation("lock requests that come late take effect", 300, LockService, "isLate", () => () => false, "locks");
+mutation(
+  "lock requests that come again, or late, take effect",
+  300,
+  LockService,
+  "once",
+  () => (_inode: number, _lock: SessionLock, _order: number, carryOut: () => LockOutcome) => carryOut(),
+  "locks",
+);
+
+mutation(
+  "lock requests that come late take effect",
+  400,
+  LockService,
+  "once",
+  (original) =>
+    function (this: LockService, inode: number, lock: SessionLock, order: number, carryOut: () => LockOutcome) {
+      const outcome: LockOutcome = original.call(this, inode, lock, order, carryOut);
+      return outcome.errno === E.CANCELED ? carryOut() : outcome;
+    },
+  "locks",
+);
 
 mutation("a lock that a close should drop stays", 50, LockService, "drop", () => () => {}, "locks");
 

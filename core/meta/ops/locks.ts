@@ -37,41 +37,44 @@ export function testlock(engine: Engine, request: Request): Answer {
 export function setlock(engine: Engine, request: Request): Answer | Task<Answer> {
   const { inode, ticket } = request.body;
   if (engine.locks.suspects(request.head.session, inode, ticket)) return lookForDeadlock(engine, request);
-  return setNow(engine, request);
-}
-
-function setNow(engine: Engine, request: Request): Answer {
-  const { inode, lock, ticket, order } = request.body;
-  const found = engine.inode(inode);
-  if (failed(found)) return answerErrno(found);
-  if (!isLock(lock)) return answerErrno(E.INVAL);
-  if (engine.opens.grace && lock.type !== lockType.unlock) return answerErrno(status.retry);
-  if (engine.locks.isLate(inode, wanted(request), order)) return answerErrno(E.CANCELED);
-  const errno = engine.locks.set(inode, wanted(request), ticket);
-  return errno === 0 ? { status: 0, body: {} } : answerErrno(errno);
+  return setNow(engine, request, false);
 }
 
 /** A wait that lasts, asked for again: ends with EDEADLK if it would last for ever. */
 function* lookForDeadlock(engine: Engine, request: Request): Task<Answer> {
-  const { inode, ticket } = request.body, { session } = request.head;
-  const deadlocked = yield* isDeadlocked(engine, wanted(request));
-  if (deadlocked && !engine.locks.cancel(session, inode, ticket)) return answerErrno(E.DEADLK);
-  return setNow(engine, request);
+  return setNow(engine, request, yield* isDeadlocked(engine, wanted(request)));
+}
+
+function setNow(engine: Engine, request: Request, deadlocked: boolean): Answer {
+  const { inode, lock, ticket, order } = request.body, { session } = request.head;
+  const found = engine.inode(inode);
+  if (failed(found)) return answerErrno(found);
+  if (!isLock(lock)) return answerErrno(E.INVAL);
+  if (engine.opens.grace && lock.type !== lockType.unlock) return answerErrno(status.retry);
+  const { errno } = engine.locks.once(inode, wanted(request), order, () => {
+    if (deadlocked && !engine.locks.cancel(session, inode, ticket)) return { errno: E.DEADLK, granted: false };
+    return { errno: engine.locks.set(inode, wanted(request), ticket), granted: false };
+  });
+  return errno === 0 ? { status: 0, body: {} } : answerErrno(errno);
 }
 
 /** CANCELLOCK. */
 export function cancellock(engine: Engine, request: Request): Answer {
   const { inode, ticket, order } = request.body;
-  if (engine.locks.isLate(inode, wanted(request), order)) return answerErrno(E.CANCELED);
-  return { status: 0, body: { granted: engine.locks.cancel(request.head.session, inode, ticket) } };
+  const { errno, granted } = engine.locks.once(inode, wanted(request), order, () => {
+    return { errno: 0, granted: engine.locks.cancel(request.head.session, inode, ticket) };
+  });
+  return errno === 0 ? { status: 0, body: { granted } } : answerErrno(errno);
 }
 
 /** DROPLOCKS. */
 export function droplocks(engine: Engine, request: Request): Answer {
   const { inode, order } = request.body;
-  if (engine.locks.isLate(inode, wanted(request), order)) return answerErrno(E.CANCELED);
-  engine.locks.drop(inode, wanted(request));
-  return { status: 0, body: {} };
+  const { errno } = engine.locks.once(inode, wanted(request), order, () => {
+    engine.locks.drop(inode, wanted(request));
+    return { errno: 0, granted: false };
+  });
+  return errno === 0 ? { status: 0, body: {} } : answerErrno(errno);
 }
 
 /** LOCK_WAITS. Of a crowd only a part is told. */

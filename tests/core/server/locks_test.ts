@@ -167,7 +167,7 @@ Deno.test("a close drops the locks later when its server is down, before its own
   assertEquals(w.test(w.b, file, lock(1, "write")).end, 5n);
 });
 
-Deno.test("a request that comes after a later one of its owner has no effect", () => {
+Deno.test("a request that comes again is answered as before, one that comes after a later one of its owner has no effect", () => {
   const w = new World(), [file] = w.files, { cluster } = w;
   const wire = { flock: false, ownerLow: 1, ownerHigh: 0, pid: 1, start: 0n, end: 9n, type: lockType.write };
   const ask = (message: m.Message, order: number, body = {}) =>
@@ -180,9 +180,16 @@ Deno.test("a request that comes after a later one of its owner has no effect", (
   assertEquals(ask(m.SETLOCK, 8, { ticket: 0 }), 0);
   assertEquals([ask(m.DROPLOCKS, 7), ask(m.CANCELLOCK, 6, { ticket: 1 })], [E.CANCELED, E.CANCELED]);
   assertEquals(cluster.servers[0].server.engine.locks.held(file).length, 1);
+  // What was refused is refused when it comes again, though nobody holds the lock any more.
+  const other = { ...wire, ownerLow: 3 };
+  assertEquals(ask(m.SETLOCK, 1, { ticket: 0, lock: other }), E.AGAIN);
+  assertEquals(ask(m.SETLOCK, 9, { ticket: 0, lock: { ...wire, type: lockType.unlock } }), 0);
+  assertEquals(ask(m.SETLOCK, 1, { ticket: 0, lock: other }), E.AGAIN);
+  assertEquals(cluster.servers[0].server.engine.locks.held(file).length, 0);
+  assertEquals(ask(m.SETLOCK, 10, { ticket: 0 }), 0);
   // Another owner is another story, and so is a claim that comes again after the lock went.
   assertEquals(ask(m.SETLOCK, 1, { ticket: 0, lock: { ...wire, ownerLow: 2, start: 20n, end: 29n } }), 0);
-  assertEquals(ask(m.DROPLOCKS, 9), 0);
+  assertEquals(ask(m.DROPLOCKS, 11), 0);
   const claim = { opens: [], locks: [{ inode: file, lock: wire }], creating: [], last: true };
   const reply = cluster.run(cluster.caller.call(m.RECLAIM, { server: 1, store: 0 }, claim));
   assertEquals([reply.status, cluster.servers[0].server.engine.locks.held(file).length], [0, 1]);
