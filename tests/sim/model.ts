@@ -947,12 +947,14 @@ export class State {
       if (step.unknown) return [next(loosened(locks, wanted))];
       return step.succeeded ? [givenUp] : [];
     }
-    if (step.unknown) return [next(haunted(loosened(locks, wanted), wanted, op.waitMs > 0))];
+    // A client that was lost may have got it before, in the session that is dead now, or after.
+    const perhaps = (from: Locks, fading: boolean) => {
+      return step.client < 0 ? haunted(haunted(from, wanted, false), wanted, true) : haunted(from, wanted, fading);
+    };
+    if (step.unknown) return [next(perhaps(loosened(locks, wanted), op.waitMs > 0))];
     if (step.succeeded) {
       if (blockers(locks, wanted).length > 0) return [];
-      // A client that was lost may have got it before, in the session that is dead now, or after.
-      const lost = () => haunted(haunted(given, wanted, false), wanted, true);
-      return [next(step.client < 0 ? lost() : locked(locks, wanted))];
+      return [next(step.client < 0 ? perhaps(given, false) : locked(locks, wanted))];
     }
     const refused = step.refused([E.AGAIN, E.DEADLK, E.INTR], this);
     if (refused.length === 0) return [];
