@@ -262,7 +262,10 @@ export interface FileSystem {
   /** What has been acknowledged for this file survives power loss once this returns. */
   sync(inode: number): Task<Done>;
 
-  /** Entries after `cookie` (0 = from the first), about `limitBytes` of names; empty at the end. Without "." and "..". */
+  /**
+   * Entries after `cookie` (0 = from the first), as many as a READDIR reply of `limitBytes` holds, READDIRPLUS with
+   * `plus`, or a few more; empty at the end. Without "." and "..".
+   */
   readDirectory(dir: number, cookie: number, limitBytes: number, options: ListOptions): Task<Result<DirectoryEntry[]>>;
 
   /** A directory is open from here to `letGo`: should others remove it, its holder still gets its attributes. */

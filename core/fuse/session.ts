@@ -86,8 +86,6 @@ export const openFilesMax = 1 << 20;
 const copyBytesMax = 64 << 20;
 /** Files of which it is remembered which version the kernel has pages of. */
 const dataVersionsMax = 65_536;
-/** Length of a directory entry's name that page sizes are guessed from. */
-const typicalNameBytes = 12;
 /** Read-ahead allowed in bytes; the bdi's own setting is the effective limit. */
 const maxReadaheadBytes = 1 << 20;
 
@@ -711,8 +709,6 @@ export class FuseSession {
     const inode = this.#inode(request.nodeid), cookie = request.u64(readIn.offset);
     if (cookie > Number.MAX_SAFE_INTEGER) return request.finish(0);
     const size = Math.min(request.u32(readIn.size), request.bodyBytes);
-    const record = direntBytes(typicalNameBytes, plus);
-    const limitBytes = Math.max(typicalNameBytes, Math.floor(size / record) * typicalNameBytes);
     let parent = inode;
     if (cookie <= 1 && inode !== this.fileSystem.root) {
       const attributes = yield* this.fileSystem.parent(inode);
@@ -721,7 +717,7 @@ export class FuseSession {
       parent = attributes.inode;
     }
     const options = { plus, noAtime: (request.u32(readIn.flags) & O.NOATIME) !== 0 };
-    const entries = yield* this.fileSystem.readDirectory(inode, cookie > 2 ? cookie : 0, limitBytes, options);
+    const entries = yield* this.fileSystem.readDirectory(inode, cookie > 2 ? cookie : 0, size, options);
     if (failed(entries)) return request.fail(entries);
     const page = dots(cookie, this.#node(inode), this.#node(parent));
     for (const entry of entries) page.push({ ...entry, node: this.#node(entry.inode), validMs: 0 });

@@ -686,7 +686,7 @@ export class MemoryFileSystem implements FileSystem {
       if (entry === null) continue;
       const attributes = plus ? this.#out(this.#nodes.get(entry.inode)!) : null;
       page.push({ ...entry, attributes });
-      bytes += entry.name.length;
+      bytes += entry.name.length + (plus ? 152 : 24);
     }
     return page;
   }

@@ -12,8 +12,8 @@ import { type Attributes, S } from "../attributes.ts";
 import { type Answer, answerErrno, type Engine, nameLock, type Request } from "../engine.ts";
 import { inodeKey, kind, shardOf } from "../layout.ts";
 
-/** Bytes that an entry of a directory page counts besides its name. */
-const entryBytes = 32, entryAttributesBytes = 160;
+/** Bytes that an entry of a directory page counts besides its name: what it takes in a READDIR or READDIRPLUS reply. */
+const entryBytes = 24, entryAttributesBytes = 128;
 
 /** Longest page of a directory. */
 const pageBytesMax = 512 * 1024;

@@ -307,6 +307,15 @@ Deno.test("READ and WRITE carry 1 MiB and refuse offsets beyond 2^53", () => {
   assertEquals(harness.ask("WRITE", { nodeid: node }, far, utf8("x")).errno, E.FBIG);
 });
 
+Deno.test("READDIR fills the buffer that the kernel gives", () => {
+  const harness = new Harness();
+  for (let i = 0; i < 200; i++) create(harness, `${i}`);
+  for (const opcode of ["READDIR", "READDIRPLUS"] as const) {
+    const { body } = harness.ask(opcode, {}, struct(40, { [readIn.size]: 4096 }));
+    assert(body.length > 3900 && body.length <= 4096, `${opcode}: ${body.length} bytes`);
+  }
+});
+
 Deno.test("READDIR lists dots with cookies 1 and 2 and resumes at any cookie", () => {
   const harness = new Harness();
   const dir = mkdir(harness, "dir");

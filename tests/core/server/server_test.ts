@@ -39,6 +39,15 @@ Deno.test("StoreServer makes and removes directories on other shards", () => {
   assertEquals(page.entries.length, 19);
 });
 
+Deno.test("READDIR fills a page of the size asked for", () => {
+  const c = new Cluster();
+  for (let i = 0; i < 200; i++) c.create(c.root, `${100 + i}`);
+  for (const [plus, most] of [[false, 152], [true, 26]] as const) {
+    const page = c.call(m.READDIR, c.root, { dir: c.root, cookie: 0, limitBytes: 4096, plus });
+    assert(page.entries.length > most - 4 && page.entries.length <= most, `${page.entries.length} entries`);
+  }
+});
+
 Deno.test("StoreServer renames within and across shards", () => {
   const c = new Cluster();
   const a = c.mkdir(c.root, "a").attributes.inode, b = c.mkdir(c.root, "b").attributes.inode;
