@@ -9,7 +9,7 @@
  * @module
  */
 
-import { chunkBytesMax, decodeChunk, granuleBytes } from "../data/chunk_record.ts";
+import { chunkBytesMax, decodeChunk, granuleBytes, isBlock } from "../data/chunk_record.ts";
 import { failed } from "../errno.ts";
 import { accessAclName, aclPermissions, capabilityName, decodeAcl, defaultAclName, sameName } from "../meta/acl.ts";
 import { actions, intentKind, intentRecord, stepRecord } from "../meta/intent.ts";
@@ -368,10 +368,12 @@ export class ShardScan {
     const inode = keyNumber(key, 3, 7), chunk = keyNumber(key, 10, 4), { volume, granules } = decodeChunk(value);
     if (chunk * chunkBytesMax >= fileBytesMax) return this.#damaged(key, `has the number ${chunk}`);
     const home = chunk === 0 ? shardOf(inode) : chunkShard(inode, chunk, map.shards);
-    let blocks = 0;
+    let blocks = 0, dataEnd = 0;
     for (let at = 0; at < granules.length; at += 2) {
       if (granules[at] === 0) continue;
       blocks++;
+      if (!isBlock(granules[at])) continue;
+      dataEnd = at / 2 + 1;
       if (!this.#blocks.add(granules[at])) this.#sharedBlock(inode, chunk, granules[at]);
     }
     counts.chunks++;
@@ -385,8 +387,11 @@ export class ShardScan {
     if (state === undefined) return checker.stranger(volume, shard, "chunks");
     const row = this.#saw(key, chunk === 0 ? seen.chunkZero : seen.farChunk), count = granules.length / 2;
     inodes.chunkBlocks[row] += blocks;
-    inodes.dataEnd[row] = Math.max(inodes.dataEnd[row], chunk * chunkBytesMax + count * granuleBytes);
-    checker.parts.add({ owner: row, shard, chunk, volume, granules: count, blocks });
+    // Room may lie behind the end of a file (fallocate), data may not.
+    if (dataEnd > 0) {
+      inodes.dataEnd[row] = Math.max(inodes.dataEnd[row], chunk * chunkBytesMax + dataEnd * granuleBytes);
+    }
+    checker.parts.add({ owner: row, shard, chunk, volume, granules: dataEnd, blocks });
     if (count === 0 || granules[2 * count - 2] === 0) {
       checker.add({
         kind: "part",

@@ -179,7 +179,7 @@ export class PartTable {
   /** Number of the chunk; {@linkcode floorPart} for a floor. */
   chunk = new Uint32Array(rowsFirst);
   volume = new Uint32Array(rowsFirst);
-  /** Granules up to the last that is no hole, and those that are none. */
+  /** Granules up to the last that has data, and those that take space. */
   granules = new Uint16Array(rowsFirst);
   blocks = new Uint16Array(rowsFirst);
 

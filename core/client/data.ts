@@ -14,7 +14,17 @@ import { fileBytesMax } from "../meta/layout.ts";
 import { chunkShard } from "../placement/hash.ts";
 import { dataBytesMax, status } from "../protocol/frame.ts";
 import type { Reply } from "../protocol/caller.ts";
-import { APPEND, blocksBias, FSYNC, PUBLISH, READ, READ_CHUNK, WRITE, WRITE_CHUNK } from "../protocol/messages.ts";
+import {
+  APPEND,
+  blocksBias,
+  FSYNC,
+  PUBLISH,
+  READ,
+  READ_CHUNK,
+  RESERVE_CHUNK,
+  WRITE,
+  WRITE_CHUNK,
+} from "../protocol/messages.ts";
 import type { Task } from "../task.ts";
 import { type Done, done, type ReadOptions } from "./filesystem.ts";
 import { inParallel } from "./parallel.ts";
@@ -205,6 +215,8 @@ export interface WriteStep {
   inode: number;
   offset: number;
   length: number;
+  /** The size stays as it is. */
+  keepSize?: boolean;
   killSetId: boolean;
   /** Writes the first `length` bytes, which lie in chunk 0, and publishes `far` with them: a status. */
   near(length: number, far: FarPart | null): Task<number>;
@@ -212,6 +224,35 @@ export interface WriteStep {
   far: readonly Piece[];
   /** Writes one of them. */
   put(piece: Piece, hint: WriteHint): Task<Reply<{ blocksDelta: number }>>;
+}
+
+/** Gives room to the holes of a range of chunks > 0. ENOSPC may leave a part with room, as on other file systems. */
+export function* reserveFar(volume: Volume, inode: number, offset: number, length: number): Task<Done> {
+  for (let at = 0; at < length; at += writeStepBytes) {
+    const part = { offset: offset + at, length: Math.min(writeStepBytes, length - at) };
+    const errno = yield* writeStep(volume, roomStep(volume, { inode, ...part }));
+    if (errno !== 0) return errno;
+  }
+  return done;
+}
+
+/** A step that makes room in chunks > 0. */
+function roomStep(volume: Volume, at: { inode: number; offset: number; length: number }): WriteStep {
+  const { inode, offset, length } = at, { caller, maps } = volume.session;
+  return {
+    ...at,
+    killSetId: false,
+    keepSize: true,
+    far: farPieces(offset, length),
+    near() {
+      throw new Error("room in chunk 0 is made by FALLOCATE");
+    },
+    *put({ chunk, within, length }, hint) {
+      const shard = chunkShard(inode, chunk, maps.current.shards);
+      const body = { inode, volume: hint.volume, gen: hint.gen, chunk, offset: within, length };
+      return yield* caller.call(RESERVE_CHUNK, { shard }, body);
+    },
+  };
 }
 
 interface FarResult {
@@ -292,7 +333,7 @@ function* writeWithHint(volume: Volume, step: WriteStep, near: number, hint: Wri
     if (far.status === 0) return 0;
   }
   // After a failure the size stays, but what was written counts: for the space used, and for the next fsync.
-  const size = far.status === 0 ? offset + length : 0;
+  const size = far.status === 0 && !step.keepSize ? offset + length : 0;
   // A truncation is under way, or over: a publication is answered when it is over, so that the next try fares better.
   if (far.servers.length === 0 && far.status !== status.staleGen) return far.status;
   const published = yield* volume.reply(PUBLISH, inode, { ...publish, size });

@@ -10,11 +10,14 @@ import { fileBytesMax } from "../meta/layout.ts";
 import { chunkShard } from "../placement/hash.ts";
 import { FALLOCATE, NEXT_DATA, SEEK_CHUNK } from "../protocol/messages.ts";
 import type { Task } from "../task.ts";
-import { chunkBytes } from "./data.ts";
+import { chunkBytes, reserveFar } from "./data.ts";
 import { type AllocateRange, type Done, done, type Whence } from "./filesystem.ts";
 import { inParallel } from "./parallel.ts";
+import { statistics } from "./statistics.ts";
 import { errnoOf, parallelMax, type Volume } from "./volume.ts";
 
+/** Longer allocations ask first whether the volume has that much. */
+const unaskedBytesMax = 4 * 2 ** 20;
 /** Modes of fallocate(2) (include/uapi/linux/falloc.h). */
 export const fallocateModes = { keepSize: 1, punchHole: 2, zeroRange: 16 } as const;
 /** SEEK_CHUNK's answer for "not in this chunk". */
@@ -30,8 +33,23 @@ export function* allocate(volume: Volume, inode: number, range: AllocateRange): 
   if (!Number.isSafeInteger(offset) || !Number.isSafeInteger(length) || offset < 0 || length <= 0) return E.INVAL;
   if (![0, keepSize, punchHole | keepSize, zeroRange, zeroRange | keepSize].includes(mode)) return E.OPNOTSUPP;
   if (offset + length > fileBytesMax) return E.FBIG;
+  const room = (mode & punchHole) === 0 ? yield* roomForFar(volume, inode, offset, length) : done;
+  if (failed(room)) return room;
   const answer = yield* volume.ask(FALLOCATE, inode, { inode, mode, offset, length, killSetId });
   return failed(answer) ? answer : done;
+}
+
+/** Room for the part of a range that lies in chunks > 0. */
+function* roomForFar(volume: Volume, inode: number, offset: number, length: number): Task<Done> {
+  const start = Math.max(offset, chunkBytes), end = offset + length;
+  if (start >= end) return done;
+  if (end - start > unaskedBytesMax) {
+    // What can never fit should not fill the volume first.
+    const file = yield* volume.attributes(inode), totals = yield* statistics(volume);
+    if (failed(file)) return file;
+    if (!failed(totals) && end - start - file.blocks * 512 > totals.availableBytes) return E.NOSPC;
+  }
+  return yield* reserveFar(volume, inode, start, end - start);
 }
 
 /** lseek(2) with SEEK_DATA or SEEK_HOLE: ENXIO at and beyond the end, and when no data follows; the end is a hole. */
@@ -75,7 +93,8 @@ function* nextData(volume: Volume, inode: number, offset: number): Task<Result<{
 
 function* seekHole(volume: Volume, file: Attributes, offset: number): Task<Result<{ offset: number }>> {
   const atEnd = { offset: file.size };
-  if (file.blocks * 512 >= Math.ceil(file.size / blockBytes) * blockBytes) return atEnd;
+  const full = file.blocks * 512 >= Math.ceil(file.size / blockBytes) * blockBytes;
+  if (full && (file.flags & inodeFlags.room) === 0) return atEnd;
   const first = Math.floor(offset / chunkBytes);
   const last = Math.min(Math.floor((file.size - 1) / chunkBytes), first + holeChunksMax);
   for (let chunk = first; chunk <= last; chunk += parallelMax) {

@@ -34,6 +34,8 @@ import {
   granuleBytes,
   granuleEntryBytes,
   granulesMax,
+  isBlock,
+  roomBlock,
 } from "./chunk_record.ts";
 import { crc32 } from "node:zlib";
 
@@ -61,6 +63,8 @@ export interface ChunkWrite extends ChunkRange {
   data: Uint8Array | null;
   /** True for a granule of the chunk that is zeros in `data` and becomes a hole, if all of it is written. */
   isHole?: (granule: number) => boolean;
+  /** Without data: what would be a hole gets room instead. With "keep" there are no zeros, only holes get room. */
+  room?: "zero" | "keep";
   volume: number;
   gen: number;
   /** Contents of a file that was inline until now (chunk 0 only): they are kept, and its record D is removed. */
@@ -156,9 +160,23 @@ export class Chunks {
     return this.#handOut([lock], fresh, changes, bytesDelta);
   }
 
-  /** Writes zeros: whole granules become holes. As `write` with `data` null. */
-  zero(range: ChunkRange & { volume: number; gen: number }): Task<Result<PreparedChange>> {
+  /** Writes zeros: whole granules become holes, or have room with `room`. As `write` with `data` null. */
+  zero(range: ChunkRange & { volume: number; gen: number; room?: "zero" }): Task<Result<PreparedChange>> {
     return this.write({ ...range, data: null });
+  }
+
+  /** Gives holes room: they go on reading as zeros, and what fills them takes no more space. errno: EIO, ENOSPC. */
+  reserve(range: ChunkRange & { volume: number; gen: number; inline?: Uint8Array }): Task<Result<PreparedChange>> {
+    return this.write({ ...range, data: null, room: "keep" });
+  }
+
+  /** Granules of a range that take no space yet. */
+  holes(range: ChunkRange): number {
+    const granules = this.#record(range)?.granules ?? noGranules;
+    const end = Math.ceil((range.offset + range.length) / granuleBytes);
+    let count = 0;
+    for (let g = Math.floor(range.offset / granuleBytes); g < end; g++) if (!(granules[2 * g] > 0)) count++;
+    return count;
   }
 
   /** Drops the chunks of `inode` in `shard` from number `from` on, at most {@linkcode dropChunksMax} a call. */
@@ -182,12 +200,12 @@ export class Chunks {
     return { ...this.#handOut(locks, [], changes, bytesDelta), more };
   }
 
-  /** One bit a granule, lowest first: 1 where the chunk has data. 32 bytes. */
+  /** One bit a granule, lowest first: 1 where the chunk has data, which room is not. 32 bytes. */
   map(shard: number, inode: number, chunk: number): Uint8Array {
     const bits = new Uint8Array(granulesMax / 8);
     const granules = this.#record({ shard, inode, chunk })?.granules;
     for (let i = 0; granules !== undefined && i < granules.length / 2; i++) {
-      if (granules[2 * i] !== 0) bits[i >>> 3] |= 1 << (i & 7);
+      if (isBlock(granules[2 * i])) bits[i >>> 3] |= 1 << (i & 7);
     }
     return bits;
   }
@@ -301,8 +319,9 @@ class Staging {
 
   /** Decides what becomes of each granule; reads those of which a part stays. errno. */
   *gather(): Task<number> {
-    const { offset, length, data, inline, isHole } = this.#request;
+    const { offset, length, data, inline, isHole, room } = this.#request;
     const first = Math.floor(offset / granuleBytes), end = Math.ceil((offset + length) / granuleBytes);
+    if (room === "keep") return this.#reserve(first, end);
     const staged = this.#stage(first, end);
     if (inline !== undefined && first > 0 && inline.length > 0) {
       const errno = yield* this.#partial(0, this.#buffer(granuleBytes), 0);
@@ -324,7 +343,27 @@ class Staging {
         this.sources.set(g, { buffer: staged, at });
       }
     }
+    if (room === "zero") this.#fillHoles(first, end);
     return 0;
+  }
+
+  /** What was inline gets a block, holes get room. */
+  #reserve(first: number, end: number): number {
+    const { inline } = this.#request;
+    if (inline !== undefined && inline.length > 0) {
+      const buffer = this.#buffer(granuleBytes);
+      buffer.fill(0, 0, granuleBytes);
+      buffer.set(inline);
+      this.sources.set(0, { buffer, at: 0 });
+    }
+    this.#fillHoles(first, end);
+    return 0;
+  }
+
+  #fillHoles(first: number, end: number): void {
+    for (let g = first; g < end; g++) {
+      if (this.granules[2 * g] === 0 && !this.sources.has(g)) this.granules[2 * g] = roomBlock;
+    }
   }
 
   /** Writes the granules to `runs` and notes blocks and checksums. errno. */
@@ -377,7 +416,7 @@ class Staging {
     const { offset, length, data, inline } = this.#request;
     const block = 2 * g < this.#old.length ? this.#old[2 * g] : 0;
     const view = buffer.subarray(at, at + granuleBytes);
-    if (block !== 0) {
+    if (isBlock(block)) {
       const errno = yield* wait(this.#store.container.read(block, view));
       if (errno !== 0) return errno;
       if (crc32(view) !== this.#old[2 * g + 1]) return E.IO;
@@ -437,9 +476,9 @@ function countBlocks(granules: Uint32Array): number {
   return count;
 }
 
-/** The longest run of consecutive blocks, or of holes (block 0), that starts at granule `g`. */
+/** The longest run of consecutive blocks, or of granules without bytes (block 0), that starts at granule `g`. */
 function runAt(granules: Uint32Array, g: number, end: number): Run {
-  const at = (i: number) => 2 * i < granules.length ? granules[2 * i] : 0;
+  const at = (i: number) => isBlock(granules[2 * i] ?? 0) ? granules[2 * i] : 0;
   const block = at(g);
   let count = 1;
   while (g + count < end && at(g + count) === (block === 0 ? 0 : block + count)) count++;

@@ -8,6 +8,9 @@
  * | 4      | 8    | gen u53: the highest gen that wrote to the chunk |
  * | 12     | 8 n  | for each granule up to the last that is no hole: block u32 (0: a hole), crc32 u32 of its 4096 bytes |
  *
+ * A granule whose block is 2^32-1 has room and no bytes: it reads as zeros, counts as space that is taken, and the write
+ * that fills it takes no more. Its crc is 0.
+ *
  * A chunk without data has no record. Bytes of a granule behind the end of the file are zero.
  *
  * @module
@@ -25,6 +28,14 @@ export const chunkBytesMax = granuleBytes * granulesMax;
 export const chunkHeadBytes = 12;
 /** Bytes a granule takes in the record. */
 export const granuleEntryBytes = 8;
+
+/** Block of a granule that has room and no bytes (fallocate). */
+export const roomBlock = 0xffffffff;
+
+/** True for a block of the container: neither a hole nor {@linkcode roomBlock}. */
+export function isBlock(block: number): boolean {
+  return block !== 0 && block !== roomBlock;
+}
 
 /** A chunk's record. `granules` holds block, crc of each granule in turn; two numbers a granule. */
 export interface ChunkRecord {
@@ -74,7 +85,7 @@ export function encodeChunk(record: ChunkRecord): Uint8Array {
   return bytes;
 }
 
-/** Blocks that a stored record names. */
+/** Granules of a stored record that take space: those with a block and those with room for one. */
 export function blocksOf(value: Uint8Array): number {
   let count = 0;
   for (let at = chunkHeadBytes; at + granuleEntryBytes <= value.length; at += granuleEntryBytes) {
@@ -83,7 +94,10 @@ export function blocksOf(value: Uint8Array): number {
   return count;
 }
 
-/** Calls `visit` with each granule that differs between two stored records (absent = empty). A block of 0 is a hole. */
+/**
+ * Calls `visit` with each granule that differs between two stored records (absent = empty). A block may be 0, a hole, or
+ * {@linkcode roomBlock}.
+ */
 export function diffChunks(
   old: Uint8Array | undefined,
   value: Uint8Array | undefined,
@@ -92,11 +106,11 @@ export function diffChunks(
   const oldEnd = old?.length ?? 0, newEnd = value?.length ?? 0, end = Math.max(oldEnd, newEnd);
   for (let at = chunkHeadBytes; at < end; at += granuleEntryBytes) {
     const oldBlock = at < oldEnd ? blockAt(old!, at) : 0, newBlock = at < newEnd ? blockAt(value!, at) : 0;
-    if (oldBlock !== newBlock) visit(oldBlock, newBlock, newBlock === 0 ? 0 : blockAt(value!, at + 4));
+    if (oldBlock !== newBlock) visit(oldBlock, newBlock, isBlock(newBlock) ? blockAt(value!, at + 4) : 0);
   }
 }
 
-/** As {@linkcode diffChunks} for a logged patch, holes left out: the new blocks it names. Throws {@linkcode DecodeError} on one across granules. */
+/** As {@linkcode diffChunks} for a logged patch: the new blocks of the container that it names. Throws {@linkcode DecodeError} on one across granules. */
 export function diffChunkPatch(
   patch: { offset: number; replaced: Uint8Array; bytes: Uint8Array },
   visit: (oldBlock: number, newBlock: number, newCrc: number) => void,
@@ -112,7 +126,7 @@ export function diffChunkPatch(
   const overwritten = Math.min(replaced.length, bytes.length);
   for (let at = 0; at < bytes.length; at += granuleEntryBytes) {
     const oldBlock = at + granuleEntryBytes <= overwritten ? blockAt(replaced, at) : 0, newBlock = blockAt(bytes, at);
-    if (newBlock !== 0 && newBlock !== oldBlock) visit(oldBlock, newBlock, blockAt(bytes, at + 4));
+    if (isBlock(newBlock) && newBlock !== oldBlock) visit(oldBlock, newBlock, blockAt(bytes, at + 4));
   }
 }
 

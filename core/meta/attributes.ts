@@ -71,6 +71,8 @@ export const inodeFlags = {
   capability: 32,
   /** A file without a name that may get one (O_TMPFILE without O_EXCL). */
   linkable: 64,
+  /** fallocate made room in the file: blocks that count may hold no data. */
+  room: 128,
 } as const;
 
 /** True for a directory's mode. */

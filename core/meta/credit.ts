@@ -8,7 +8,7 @@
  * @module
  */
 
-import { E } from "../errno.ts";
+import { E, type Result } from "../errno.ts";
 import { decode, encode } from "../protocol/codec.ts";
 import { CREDIT, CREDIT_RECALL } from "../protocol/messages.ts";
 import { rootShard } from "../placement/hash.ts";
@@ -70,6 +70,19 @@ export class Credit {
     account.reservedBytes += bytes;
     account.reservedInodes += inodes;
     return 0;
+  }
+
+  /**
+   * As {@linkcode reserve} for a write that may take `most` bytes. Where that much is not there it reserves what the write
+   * takes `exactly`: data in the place of other data needs nothing. `bytes` is what to settle.
+   */
+  *reserveWrite(volume: number, most: number, exactly: () => number): Task<Result<{ bytes: number }>> {
+    const account = this.#account(volume);
+    const plenty = this.engine.store.canGrow() && this.#covers(volume, account, most, 0);
+    const bytes = plenty ? most : exactly();
+    if (bytes === 0) return this.engine.store.canRewrite() ? { bytes } : E.NOSPC;
+    const errno = yield* this.reserve(volume, bytes, 0);
+    return errno === 0 ? { bytes } : errno;
   }
 
   /** The operation has charged what it needed, or has failed: ends its reservation. */

@@ -117,7 +117,15 @@ export class Reaper {
   *#cutFar(inode: number, isOrphan: () => boolean): Task<boolean> {
     const file = this.engine.tree.attributes(inode);
     if (!isOrphan() || file === null || (file.flags & inodeFlags.far) === 0) return true;
-    const range = { inode, gen: file.gen, start: 0, end: Number.MAX_SAFE_INTEGER, forget: true, floor: false };
+    const range = {
+      inode,
+      gen: file.gen,
+      start: 0,
+      end: Number.MAX_SAFE_INTEGER,
+      forget: true,
+      floor: false,
+      room: false,
+    };
     return (yield* cutEverywhere(this.engine, range)).errno === 0;
   }
 
@@ -143,7 +151,7 @@ export class Reaper {
 /** Sends one CUT to every store that holds data; errno of the first that failed, and the blocks of far chunks that are left. */
 export function* cutEverywhere(
   engine: Engine,
-  cut: { inode: number; gen: number; start: number; end: number; forget: boolean; floor: boolean },
+  cut: { inode: number; gen: number; start: number; end: number; forget: boolean; floor: boolean; room: boolean },
 ): Task<{ errno: number; leftBlocks: number }> {
   const running = engine.map.holders.map((at) => engine.runtime.scheduler.spawn(engine.caller.call(CUT, at, cut)));
   let errno = 0, leftBlocks = 0;

@@ -346,7 +346,15 @@ export const WRITE_CHUNK = message(
   struct({ blocksDelta: u32 }),
   true,
 );
-/** After WRITE_CHUNK: size becomes at least `size`, times move on. `servers`: ids written (for fsync). */
+/** Gives room to the holes of a range within a chunk > 0: they take space, so that writing there needs none. */
+export const RESERVE_CHUNK = message(
+  47,
+  "RESERVE_CHUNK",
+  struct({ inode: u53, volume: u32, gen: u53, chunk: u32, offset: u32, length: u32 }),
+  struct({ blocksDelta: u32 }),
+  true,
+);
+/** After WRITE_CHUNK and RESERVE_CHUNK: size becomes at least `size`, times move on. `servers`: ids written (for fsync). */
 export const PUBLISH = message(
   38,
   "PUBLISH",
@@ -362,7 +370,10 @@ export const APPEND = message(
   struct({ offset: u53, ...written }),
   true,
 );
-/** fallocate on the inode's shard: checks, size, and what concerns chunk 0; punching far chunks is its driver's work. */
+/**
+ * fallocate on the inode's shard: checks, size, and what concerns chunk 0. Punching and zeroing far chunks is its work,
+ * room for their holes has been made by the client before.
+ */
 export const FALLOCATE = message(
   40,
   "FALLOCATE",
@@ -496,7 +507,7 @@ export const LOWEST = message(
 export const CUT = message(
   81,
   "CUT",
-  struct({ inode: u53, gen: u53, start: u53, end: u53, floor: bool, forget: bool }),
+  struct({ inode: u53, gen: u53, start: u53, end: u53, floor: bool, forget: bool, room: bool }),
   /** Blocks that the inode's chunks > 0 still have in this store. */
   struct({ leftBlocks: u53 }),
 );

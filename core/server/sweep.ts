@@ -78,7 +78,7 @@ function inUse(engine: Engine, inode: number): boolean {
 function* forgetFar(engine: Engine, inode: number): Task<boolean> {
   const file = engine.tree.attributes(inode);
   if (file === null || (file.flags & inodeFlags.far) === 0) return true;
-  const all = { inode, gen: file.gen, start: 0, end: Number.MAX_SAFE_INTEGER, forget: true, floor: false };
+  const all = { inode, gen: file.gen, start: 0, end: Number.MAX_SAFE_INTEGER, forget: true, floor: false, room: false };
   return (yield* cutEverywhere(engine, all)).errno === 0;
 }
 

@@ -26,7 +26,7 @@ import {
   storeShard,
   usage as usageRecord,
 } from "../meta/layout.ts";
-import { diffChunkPatch, diffChunks, granuleBytes } from "../data/chunk_record.ts";
+import { diffChunkPatch, diffChunks, granuleBytes, isBlock, roomBlock } from "../data/chunk_record.ts";
 import { decode, DecodeError, encode, Reader, struct, text, u16, u32, u53 } from "../protocol/codec.ts";
 import type { BlockContainer, Image, IoResult, LogFile, Runtime } from "../runtime.ts";
 import { Future, type Task, wait } from "../task.ts";
@@ -178,6 +178,8 @@ export class Store {
   #log!: Log;
   #records!: RecordWriter;
   #allocator!: Allocator;
+  /** Granules that have room and no block yet. */
+  #roomBlocks = 0;
   #starts: number;
   #barriers = 0;
   /** Records that publish data, counted; and how many of them a container sync has covered. */
@@ -302,15 +304,21 @@ export class Store {
     return {
       log: this.#log.fill,
       image: image.usedBytes / image.limitBytes,
-      dataBytes: (this.#allocator.usedBlocks - this.#allocator.quarantinedBlocks) * granuleBytes,
+      dataBytes: (this.#allocator.usedBlocks - this.#allocator.quarantinedBlocks + this.#roomBlocks) * granuleBytes,
       dataBytesMax: Math.max(this.container.blockCountMax, this.#allocator.blockCount) * granuleBytes,
     };
   }
 
   /** False when operations that take space should be refused with ENOSPC. Removing and truncating always work. */
   canGrow(): boolean {
-    const { log, image, dataBytes, dataBytesMax } = this.fill(), max = this.#limits.growFillMax;
-    return this.#failure === 0 && log < max && image < max && dataBytes < max * dataBytesMax;
+    const { dataBytes, dataBytesMax } = this.fill();
+    return this.canRewrite() && dataBytes < this.#limits.growFillMax * dataBytesMax;
+  }
+
+  /** False when not even data that takes no more space than what it replaces should be written. */
+  canRewrite(): boolean {
+    const { log, image } = this.fill(), max = this.#limits.growFillMax;
+    return this.#failure === 0 && log < max && image < max;
   }
 
   /**
@@ -483,8 +491,12 @@ export class Store {
   #publish(old: Uint8Array | undefined, value: Uint8Array | undefined, shard: number, position: number): void {
     this.#published++;
     diffChunks(old, value, (oldBlock, newBlock) => {
-      if (newBlock !== 0 && !this.#allocator.isUsed(newBlock)) throw new Error(`block ${newBlock} is named but free`);
-      if (oldBlock !== 0) this.#allocator.free(oldBlock, shard, position);
+      if (newBlock === roomBlock) this.#roomBlocks++;
+      if (oldBlock === roomBlock) this.#roomBlocks--;
+      if (isBlock(newBlock) && !this.#allocator.isUsed(newBlock)) {
+        throw new Error(`block ${newBlock} is named but free`);
+      }
+      if (isBlock(oldBlock)) this.#allocator.free(oldBlock, shard, position);
     });
   }
 
@@ -722,7 +734,8 @@ export class Store {
       const prefix = new Key(shard, kind.chunk, 3).done();
       this.#image.scan(prefix, after(prefix), (_key, value) => {
         diffChunks(undefined, value, (_old, block) => {
-          if (!allocator.claim(block)) {
+          if (block === roomBlock) this.#roomBlocks++;
+          else if (!allocator.claim(block)) {
             throw new DecodeError(`block ${block} is in two chunks or outside the container`);
           }
         });
@@ -789,7 +802,7 @@ function lastBarrier(contents: LogContents): { segment: number; end: number } {
 function publishedBlocks(record: LogRecord): { block: number; crc: number }[] {
   const found: { block: number; crc: number }[] = [];
   const visit = (_old: number, block: number, crc: number) => {
-    if (block !== 0) found.push({ block, crc });
+    if (isBlock(block)) found.push({ block, crc });
   };
   for (const change of record.changes) {
     if (change.key[2] !== kind.chunk) continue;

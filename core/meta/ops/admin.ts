@@ -4,7 +4,7 @@
  * @module
  */
 
-import { type ChunkRecord, decodeChunk, granuleBytes } from "../../data/chunk_record.ts";
+import { type ChunkRecord, decodeChunk, granuleBytes, isBlock } from "../../data/chunk_record.ts";
 import { E } from "../../errno.ts";
 import { decode, DecodeError } from "../../protocol/codec.ts";
 import type { Task } from "../../task.ts";
@@ -63,8 +63,9 @@ export function* verifyChunk(engine: Engine, request: Request): Task<Answer> {
   const buffer = engine.store.container.allocate(granules.length / 2 * granuleBytes);
   for (let first = 0; first < granules.length / 2;) {
     const count = runLength(granules, first), view = buffer.subarray(0, count * granuleBytes);
-    const errno = granules[2 * first] === 0 ? 0 : yield* wait(engine.store.container.read(granules[2 * first], view));
-    for (let g = first; granules[2 * first] !== 0 && g < first + count; g++) {
+    const block = granules[2 * first];
+    const errno = isBlock(block) ? yield* wait(engine.store.container.read(block, view)) : 0;
+    for (let g = first; isBlock(block) && g < first + count; g++) {
       const bytes = view.subarray((g - first) * granuleBytes, (g - first + 1) * granuleBytes);
       if (errno !== 0 || crc32(bytes) !== granules[2 * g + 1]) suspects.push(g);
     }

@@ -1,15 +1,16 @@
 /**
  * FALLOCATE and CUT: space of files without bytes from the client.
  *
- * Blocks are not reserved ahead (new data always goes to free blocks), so plain allocation checks that the volume has
- * room now and sets the size. Punching and zeroing work on chunk 0 here and on far chunks by CUT; they are done again
- * by a retry and are not atomic, as on other file systems.
+ * New data always goes to free blocks, so allocation does not choose any: it charges the space to the volume and notes
+ * that the granules have room (core/data/chunk_record.ts). Far chunks got theirs from the client (RESERVE_CHUNK), chunk 0
+ * gets it here, with the size. Punching and zeroing work on chunk 0 here and on far chunks by CUT; they are done again by
+ * a retry and are not atomic, as on other file systems.
  *
  * @module
  */
 
 import { blocksOf, chunkBytesMax, granuleBytes } from "../../data/chunk_record.ts";
-import { E, failed } from "../../errno.ts";
+import { E, failed, type Result } from "../../errno.ts";
 import type { Task } from "../../task.ts";
 import { type Attributes, inodeFlags, isRegular } from "../attributes.ts";
 import { type Answer, answerErrno, type Engine, type Request } from "../engine.ts";
@@ -44,80 +45,132 @@ function* allocateLocked(engine: Engine, request: Request): Task<Answer> {
   const file = engine.inode(inode);
   if (failed(file)) return answerErrno(file);
   if (!isRegular(file.mode)) return answerErrno(E.NODEV);
-  const plan = new Plan(), end = offset + length;
+  const plan = new Plan(), end = offset + length, room = (mode & fallocateMode.punchHole) === 0;
+  const zero = (mode & (fallocateMode.punchHole | fallocateMode.zeroRange)) !== 0;
   plan.changer = request.head.session;
-  let leftBlocks = -1, bytesDelta = 0, done = () => {};
-  if ((mode & (fallocateMode.punchHole | fallocateMode.zeroRange)) === 0) {
-    const errno = yield* engine.credit.reserve(file.volume, length, 0);
-    if (errno !== 0) return answerErrno(errno);
-    engine.credit.settle(file.volume, length, 0);
-  } else {
-    const zeroed = yield* zeroRange(engine, plan, file, offset, Math.min(end, file.size));
-    if (typeof zeroed === "number") return answerErrno(zeroed);
-    ({ leftBlocks, bytesDelta, done } = zeroed);
-  }
+  const part = { start: offset, end: Math.min(end, file.size), room };
+  const far = zero ? yield* zeroFar(engine, file, part, plan.changer) : untouched;
+  if (failed(far)) return answerErrno(far);
+  const near = room
+    ? yield* roomNear(engine, plan, file, { start: offset, end, zero })
+    : yield* punchNear(engine, plan, file, { start: offset, end: Math.min(end, file.size) });
+  if (failed(near)) return answerErrno(near);
   const now = engine.inode(inode);
   if (failed(now)) {
-    done();
+    near.end(false);
     return answerErrno(now);
   }
   if ((mode & fallocateMode.keepSize) === 0) now.size = Math.max(now.size, end);
-  now.blocks = leftBlocks < 0
-    ? Math.max(0, now.blocks + bytesDelta / 512)
-    : (leftBlocks + nearBlocks(engine, plan, inode)) * (granuleBytes / 512);
+  if (room) now.flags |= inodeFlags.room;
+  if (near.movedInline) now.flags &= ~inodeFlags.inline;
+  now.blocks = far.leftBlocks < 0
+    ? Math.max(0, now.blocks + near.blocksDelta)
+    : (far.leftBlocks + nearBlocks(engine, plan, inode)) * (granuleBytes / 512);
   now.mtime = now.ctime = engine.stamp(now);
   planDropPrivileges(plan, now, request.body.killSetId);
   plan.attributes(now);
   const answer = engine.answer(request, plan, {});
-  done();
+  near.end(true);
   return answer;
 }
 
-/** Makes [start, end) zeros. errno, or what the record has to know; `leftBlocks` -1: far chunks were not touched. */
-function* zeroRange(
+/** Far chunks that no CUT has been sent to. */
+const untouched = { leftBlocks: -1 };
+
+/** Makes [start, end) of the far chunks zeros; whole granules have room or are holes. */
+function* zeroFar(
+  engine: Engine,
+  file: Attributes,
+  range: { start: number; end: number; room: boolean },
+  changer: number,
+): Task<Result<{ leftBlocks: number }>> {
+  if (range.end <= chunkBytesMax || (file.flags & inodeFlags.far) === 0) return untouched;
+  // Writes under way belong before or after: those that carry the old gen are done again, after.
+  const raised = new Plan();
+  raised.changer = changer;
+  file.gen++;
+  raised.attributes(file);
+  engine.commit(shardOf(file.inode), raised);
+  yield* engine.logged();
+  const cut = yield* cutEverywhere(engine, { inode: file.inode, gen: file.gen, ...range, forget: false, floor: true });
+  return cut.errno === 0 ? cut : cut.errno;
+}
+
+/** A change of chunk 0 that is planned. */
+interface NearChange {
+  /** Of the inode's 512-byte units. */
+  blocksDelta: number;
+  /** What was inline lies in the chunk then. */
+  movedInline: boolean;
+  /** The plan was committed, or given up. */
+  end(committed: boolean): void;
+}
+
+const noChange: NearChange = { blocksDelta: 0, movedInline: false, end() {} };
+
+/** Gives room to what of [start, end) lies in chunk 0, and makes it zeros when asked. */
+function* roomNear(
   engine: Engine,
   plan: Plan,
   file: Attributes,
-  start: number,
-  end: number,
-): Task<number | { leftBlocks: number; bytesDelta: number; done: () => void }> {
-  const shard = shardOf(file.inode);
-  let leftBlocks = -1;
-  if (end > chunkBytesMax && (file.flags & inodeFlags.far) !== 0) {
-    // Writes under way belong before or after: those that carry the old gen are done again, after.
-    const raised = new Plan();
-    raised.changer = plan.changer;
-    file.gen++;
-    raised.attributes(file);
-    engine.commit(shard, raised);
-    yield* engine.logged();
-    const range = { inode: file.inode, gen: file.gen, start, end, forget: false, floor: true };
-    const cut = yield* cutEverywhere(engine, range);
-    if (cut.errno !== 0) return cut.errno;
-    leftBlocks = cut.leftBlocks;
+  { start, end, zero }: { start: number; end: number; zero: boolean },
+): Task<Result<NearChange>> {
+  const { inode, volume, gen } = file, shard = shardOf(inode);
+  const range = { shard, inode, chunk: 0, offset: start, length: Math.min(end, chunkBytesMax) - start };
+  if (range.length <= 0) return noChange;
+  const inline = engine.store.get(inodeKey(shard, kind.data, inode))?.slice(), inlineBytes = inline?.length ?? 0;
+  const most = () => engine.chunks.holes(range) * granuleBytes + (inlineBytes > 0 ? granuleBytes : 0);
+  const reserved = yield* engine.credit.reserveWrite(volume, Infinity, most);
+  if (failed(reserved)) return reserved;
+  const settle = () => engine.credit.settle(volume, reserved.bytes, 0);
+  const made = yield* engine.chunks.write({ ...range, data: null, room: zero ? "zero" : "keep", volume, gen, inline });
+  if (failed(made)) {
+    settle();
+    return made;
   }
-  const key = inodeKey(shard, kind.data, file.inode), inline = engine.store.get(key)?.slice();
+  plan.add(made.changes, [{ volume, bytesDelta: made.bytesDelta - inlineBytes, inodesDelta: 0 }]);
+  return {
+    blocksDelta: made.bytesDelta / 512 - Math.ceil(inlineBytes / granuleBytes) * (granuleBytes / 512),
+    movedInline: inline !== undefined,
+    end(committed) {
+      if (committed) made.done();
+      else made.abandon();
+      settle();
+    },
+  };
+}
+
+/** Makes what of [start, end) lies in chunk 0, or inline, zeros that take no space. */
+function* punchNear(
+  engine: Engine,
+  plan: Plan,
+  file: Attributes,
+  { start, end }: { start: number; end: number },
+): Task<Result<NearChange>> {
+  const { inode, volume, gen } = file, shard = shardOf(inode);
+  const key = inodeKey(shard, kind.data, inode), inline = engine.store.get(key)?.slice();
   if (inline !== undefined) {
     if (start < inline.length) plan.put(key, inline.fill(0, start, Math.min(end, inline.length)));
-    return { leftBlocks, bytesDelta: 0, done: () => {} };
+    return noChange;
   }
   const length = Math.min(end, chunkBytesMax) - start;
-  if (length <= 0 || engine.store.get(chunkKey(shard, file.inode, 0)) === undefined) {
-    return { leftBlocks, bytesDelta: 0, done: () => {} };
-  }
-  const range = { shard, inode: file.inode, chunk: 0, offset: start, length };
-  const zeroed = yield* engine.chunks.zero({ ...range, volume: file.volume, gen: file.gen });
+  if (length <= 0 || engine.store.get(chunkKey(shard, inode, 0)) === undefined) return noChange;
+  const zeroed = yield* engine.chunks.zero({ shard, inode, chunk: 0, offset: start, length, volume, gen });
   if (failed(zeroed)) return zeroed;
-  plan.add(zeroed.changes, [{ volume: file.volume, bytesDelta: zeroed.bytesDelta, inodesDelta: 0 }]);
-  return { leftBlocks, bytesDelta: zeroed.bytesDelta, done: zeroed.done };
+  plan.add(zeroed.changes, [{ volume, bytesDelta: zeroed.bytesDelta, inodesDelta: 0 }]);
+  return {
+    blocksDelta: zeroed.bytesDelta / 512,
+    movedInline: false,
+    end: (committed) => committed ? zeroed.done() : zeroed.abandon(),
+  };
 }
 
 /** CUT: removes data of far chunks in this store. Idempotent: a second one finds nothing. */
 export function* cut(engine: Engine, request: Request): Task<Answer> {
-  const { inode, gen, start, end, floor, forget } = request.body;
+  const { inode, gen, start, end, floor, forget, room } = request.body;
   const own = engine.ownShards();
   for (const shard of own) {
-    const errno = yield* cutShard(engine, { shard, inode, gen, start, end, floor, forget });
+    const errno = yield* cutShard(engine, { shard, inode, gen, start, end, floor, forget, room });
     if (errno !== 0) return answerErrno(errno);
   }
   let leftBlocks = 0;
@@ -138,6 +191,8 @@ interface CutRange {
   end: number;
   floor: boolean;
   forget: boolean;
+  /** Whole granules have room instead of being holes. */
+  room: boolean;
 }
 
 /** The floor first, so that late writes are refused; then chunk after chunk. errno. */
@@ -156,7 +211,7 @@ function* cutShard(engine: Engine, range: CutRange): Task<number> {
       if (value === undefined || length <= 0) continue;
       const volume = new DataView(value.buffer, value.byteOffset).getUint32(0, true);
       const at = { shard, inode, chunk, offset: within, length, volume, gen };
-      const zeroed = yield* engine.chunks.zero(at);
+      const zeroed = yield* engine.chunks.zero({ ...at, room: range.room ? "zero" : undefined });
       if (failed(zeroed)) return zeroed;
       if (floor && cutDoneOf(engine, shard, inode) >= gen) {
         zeroed.abandon();

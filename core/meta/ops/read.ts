@@ -5,7 +5,7 @@
  * @module
  */
 
-import { chunkBytesMax, decodeChunk, granuleBytes, granulesMax } from "../../data/chunk_record.ts";
+import { chunkBytesMax, decodeChunk, granuleBytes, granulesMax, isBlock } from "../../data/chunk_record.ts";
 import { E, failed } from "../../errno.ts";
 import { dataBytesMax } from "../../protocol/frame.ts";
 import type { Task } from "../../task.ts";
@@ -126,7 +126,7 @@ export function nextData(engine: Engine, request: Request): Answer {
       const chunk = keyNumber(key, 10, 4), { granules } = decodeChunk(value);
       for (let g = 0; g < granules.length / 2; g++) {
         const end = chunk * chunkBytesMax + (g + 1) * granuleBytes;
-        if (granules[2 * g] === 0 || end <= offset) continue;
+        if (!isBlock(granules[2 * g]) || end <= offset) continue;
         lowest = Math.min(lowest, Math.max(offset, end - granuleBytes));
         return false;
       }

@@ -235,7 +235,7 @@ function* driveTruncate(
     if (failed(file)) return intent.abort(file);
     // Every shard gets the floor, so that the blocks that are left cannot change before the inode says how many.
     const start = Math.min(size, file.size), end = Number.MAX_SAFE_INTEGER;
-    const range = { inode, gen: file.gen + 1, start, end, forget: false, floor: true };
+    const range = { inode, gen: file.gen + 1, start, end, forget: false, floor: true, room: false };
     const { errno, leftBlocks } = yield* cutEverywhere(engine, range);
     if (errno !== 0) {
       yield* wait(engine.runtime.sleep(againMs));

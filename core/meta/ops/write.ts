@@ -1,5 +1,5 @@
 /**
- * WRITE, WRITE_CHUNK, PUBLISH, APPEND: bytes into files.
+ * WRITE, WRITE_CHUNK, PUBLISH, APPEND: bytes into files; RESERVE_CHUNK: room for them.
  *
  * Within chunk 0 data, size and times are one record. A chunk > 0 is written on its own shard first, then the size is
  * published on the inode's: no reader sees a size whose bytes are not there. Before the first far chunk is written the
@@ -9,6 +9,7 @@
  * @module
  */
 
+import type { ChunkRange, PreparedChange } from "../../data/chunk.ts";
 import { chunkBytesMax } from "../../data/chunk_record.ts";
 import { E, failed, type Result } from "../../errno.ts";
 import { chunkShard } from "../../placement/hash.ts";
@@ -27,6 +28,12 @@ import { planDropPrivileges } from "./setattr.ts";
 export const maskRecord = struct({ servers: array(u32, 4096) });
 
 const granule = 4096;
+
+/** A range of a chunk > 0, and the file as the writer knows it. */
+interface FarRange extends ChunkRange {
+  volume: number;
+  gen: number;
+}
 
 /** Most space a write of `length` bytes can take. */
 function spaceFor(length: number): number {
@@ -99,12 +106,19 @@ function* writeNear(
 ): Task<Answer> {
   const file = regularFile(engine, at.inode);
   if (failed(file)) return answerErrno(file);
-  const space = spaceFor(at.data.length);
-  const errno = yield* engine.credit.reserve(file.volume, space, 0);
-  if (errno !== 0) return answerErrno(errno);
+  const reserved = yield* engine.credit.reserveWrite(file.volume, spaceFor(at.data.length), () => growth(engine, at));
+  if (failed(reserved)) return answerErrno(reserved);
   const answer = yield* writeReserved(engine, plan, at, publish);
-  engine.credit.settle(file.volume, space, 0);
+  engine.credit.settle(file.volume, reserved.bytes, 0);
   return answer;
+}
+
+/** Space that a write within chunk 0 takes; more than that for a small file. */
+function growth(engine: Engine, { inode, offset, data }: { inode: number; offset: number; data: Uint8Array }): number {
+  const shard = shardOf(inode), inline = engine.store.get(inodeKey(shard, kind.data, inode));
+  if (inline !== undefined && offset + data.length <= inline.length) return 0;
+  if (inline !== undefined || engine.store.get(chunkKey(shard, inode, 0)) === undefined) return spaceFor(data.length);
+  return engine.chunks.holes({ shard, inode, chunk: 0, offset, length: data.length }) * granule;
 }
 
 function regularFile(engine: Engine, inode: number): Result<Attributes> {
@@ -173,24 +187,40 @@ export function writeChunk(engine: Engine, request: Request): Task<Answer> {
 }
 
 /** Writes `content` into the chunk > 0 that the request names, and answers as WRITE_CHUNK. */
-export function* writeFarContent(engine: Engine, request: Request, content: Content): Task<Answer> {
-  const { inode, volume, gen, chunk, offset } = request.body, { data } = content, shard = request.head.shard;
-  if (chunk === 0 || data.length === 0 || offset + data.length > chunkBytesMax) return answerErrno(E.INVAL);
+export function writeFarContent(engine: Engine, request: Request, { data, isHole }: Content): Task<Answer> {
+  const at = { length: data.length, space: spaceFor(data.length) };
+  return changeChunk(engine, request, at, (range) => engine.chunks.write({ ...range, data, isHole }));
+}
+
+/** RESERVE_CHUNK, on the chunk's shard. STALE_GEN below the floor. */
+export function reserveChunk(engine: Engine, request: Request): Task<Answer> {
+  const at = { length: request.body.length, space: Infinity };
+  return changeChunk(engine, request, at, (range) => engine.chunks.reserve(range));
+}
+
+/** A change of `length` bytes of a far chunk that takes at most `space` bytes. */
+function* changeChunk(
+  engine: Engine,
+  request: Request,
+  { length, space }: { length: number; space: number },
+  prepare: (range: FarRange) => Task<Result<PreparedChange>>,
+): Task<Answer> {
+  const { inode, volume, gen, chunk, offset } = request.body, shard = request.head.shard;
+  if (chunk === 0 || length === 0 || offset + length > chunkBytesMax) return answerErrno(E.INVAL);
   if (!engine.volumeLives(volume)) return answerErrno(E.STALE);
   if (engine.ended.has(inode)) return answerErrno(E.STALE);
   if (gen < floorOf(engine, shard, inode)) return answerErrno(status.staleGen);
-  const space = spaceFor(data.length);
-  const errno = yield* engine.credit.reserve(volume, space, 0);
-  if (errno !== 0) return answerErrno(errno);
-  const answer = yield* writeFar(engine, request, content);
-  engine.credit.settle(volume, space, 0);
+  const range = { shard, inode, chunk, offset, length, volume, gen };
+  const reserved = yield* engine.credit.reserveWrite(volume, space, () => engine.chunks.holes(range) * granule);
+  if (failed(reserved)) return answerErrno(reserved);
+  const answer = changeReserved(engine, request, yield* prepare(range));
+  engine.credit.settle(volume, reserved.bytes, 0);
   return answer;
 }
 
-function* writeFar(engine: Engine, request: Request, { data, isHole }: Content): Task<Answer> {
-  const { inode, volume, gen, chunk, offset } = request.body, shard = request.head.shard;
-  const range = { shard, inode, chunk, offset, length: data.length };
-  const written = yield* engine.chunks.write({ ...range, data, isHole, volume, gen });
+/** Publishes what was prepared, unless the file has been cut meanwhile. */
+function changeReserved(engine: Engine, request: Request, written: Result<PreparedChange>): Answer {
+  const { inode, volume, gen } = request.body, shard = request.head.shard;
   if (failed(written)) return answerErrno(written);
   if (gen < floorOf(engine, shard, inode) || engine.ended.has(inode)) {
     written.abandon();
