@@ -2,7 +2,7 @@
 
 import { assert, assertEquals, assertGreater } from "@std/assert";
 import { fails, kernel, later, pattern } from "../case.ts";
-import { FALLOC, O } from "../constants.ts";
+import { FALLOC, O, SEEK } from "../constants.ts";
 import type { Kernel, KernelFile } from "../kernel.ts";
 
 const mebibyte = 1048576;
@@ -23,6 +23,28 @@ for (const [offset, length] of [[0, 1], [0, 100_000], [5000, 5000], [2 * mebibyt
     assertEquals(await fs.readFile("file"), wanted);
   });
 }
+
+for (const [offset, length] of [[0, 5000], [5000, 100_000], [mebibyte - 100, 2 * mebibyte]]) {
+  kernel(`fallocate() of ${length} bytes at ${offset} takes the space and makes no data`, async (fs) => {
+    const file = await fs.open("file", O.RDWR | O.CREAT), end = offset + length;
+    await file.fallocate(FALLOC.KEEP_SIZE, offset, length);
+    const blocks = Math.ceil(end / 4096) - Math.floor(offset / 4096);
+    assertEquals((await file.fstat()).blocks, blocks * 8);
+    await file.fallocate(0, offset, length);
+    assertEquals((await file.fstat()).blocks, blocks * 8);
+    await fails("ENXIO", file.lseek(0, SEEK.DATA));
+    await file.pwrite(pattern(length), offset);
+    assertEquals((await file.fstat()).blocks, blocks * 8);
+  });
+}
+
+kernel("FALLOC_FL_ZERO_RANGE keeps the space, a hole gives it back", async (fs) => {
+  const file = await filled(fs, 100_000), { blocks } = await file.fstat();
+  await file.fallocate(FALLOC.ZERO_RANGE, 4096, 40_960);
+  assertEquals((await file.fstat()).blocks, blocks);
+  await file.fallocate(punch, 4096, 40_960);
+  assertEquals((await file.fstat()).blocks, blocks - 80);
+});
 
 kernel("fallocate() inside a file leaves its contents and size", async (fs) => {
   const file = await filled(fs, 10_000);

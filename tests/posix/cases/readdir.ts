@@ -55,6 +55,12 @@ kernel("readdir() by small buffers tells the same names", async (fs) => {
   assertEquals(found.sort(), [".", "..", ...names].sort());
 });
 
+kernel("getdents64() tells all names at once that its buffer holds", async (fs) => {
+  for (const name of ["a", "b", "c"]) await fs.writeFile(name, "");
+  const page = await (await fs.open(".", O.RDONLY)).getdents(512);
+  assertEquals(page.map(({ name }) => text(name)).sort(), [".", "..", "a", "b", "c"]);
+});
+
 kernel("getdents64() into a buffer that holds no entry is EINVAL", async (fs) => {
   await fs.writeFile("a name that is not that short", "");
   await fails("EINVAL", (await fs.open(".", O.RDONLY)).getdents(16));

@@ -49,6 +49,13 @@ for (const [name, who] of Object.entries({ "another user": bob, "the owner": ali
   });
 }
 
+both("open() with O_CREAT and O_TRUNC by a user keeps setuid and setgid of the file that it makes", async (fs) => {
+  await fs.mkdir("dir");
+  await fs.chmod("dir", 0o777);
+  await fs.as(bob).open("dir/file", O.WRONLY | O.CREAT | O.TRUNC, 0o6755);
+  assertEquals(await modeOf(fs, "dir/file"), "6755");
+});
+
 both("write() by root keeps setuid and setgid", async (fs) => {
   await make(fs, 0o6777);
   await (await fs.open("file", O.WRONLY)).write("x");
