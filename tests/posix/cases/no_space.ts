@@ -148,17 +148,26 @@ both(
 );
 
 both(
-  "overwriting in a full volume leaves the old bytes or the new ones",
+  "overwriting works in a full volume",
   alone(async (fs) => {
     await fill(fs, "file");
-    const file = await fs.open("file", O.RDWR), old = await file.pread(pieceBytes, 0), fresh = pattern(pieceBytes, 77);
-    let written = false;
-    try {
-      written = await file.pwrite(fresh, 0) === pieceBytes;
-    } catch (error) {
-      assert(error instanceof CallError && error.code === "ENOSPC", String(error));
-    }
-    assertEquals(await file.pread(pieceBytes, 0), written ? fresh : old);
+    const file = await fs.open("file", O.RDWR), fresh = pattern(pieceBytes, 77);
+    assertEquals(await file.pwrite(fresh, 5000), pieceBytes);
+    await file.fsync();
+    assertEquals(await file.pread(pieceBytes, 5000), fresh);
+  }),
+);
+
+kernel(
+  "what fallocate() gave to a file can be written in a full volume",
+  alone(async (fs: Kernel) => {
+    await available(fs, smallBytes * 0.8);
+    const file = await fs.open("room", O.RDWR | O.CREAT), data = pattern(3 * 1048576, 9);
+    await file.fallocate(FALLOC.KEEP_SIZE, 1000, data.length);
+    await fill(fs, "file");
+    assertEquals(await file.pwrite(data, 1000), data.length);
+    await file.fsync();
+    assertEquals(await file.pread(data.length, 1000), data);
   }),
 );
 
