@@ -417,7 +417,11 @@ export class FuseSession {
 
   *#lookup(request: FuseRequest): Task<number> {
     const { name } = request, dir = this.#inode(request.nodeid);
-    if (isDot(name)) return this.#entry(request, yield* this.fileSystem.getAttributes(dir));
+    if (isDot(name)) {
+      const own = yield* this.fileSystem.getAttributes(dir);
+      // A file handle's question: what has no name any more is gone for it, whoever still holds it.
+      return this.#entry(request, !failed(own) && own.nlink === 0 ? E.STALE : own);
+    }
     if (isDotDot(name)) return this.#entry(request, yield* this.fileSystem.parent(dir));
     return this.#entry(request, yield* this.fileSystem.lookup(dir, name));
   }

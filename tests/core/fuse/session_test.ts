@@ -419,6 +419,13 @@ Deno.test("extended attributes: sizes, ERANGE, flags and namespaces", () => {
   assertEquals(harness.ask("REMOVEXATTR", { nodeid: node }, "user.a").errno, E.NODATA);
 });
 
+Deno.test("LOOKUP of '.' is ESTALE for what has lost its last name", () => {
+  const harness = new Harness(), { node } = create(harness, "file");
+  assertEquals(harness.ask("LOOKUP", { nodeid: node }, ".").errno, 0);
+  harness.ask("UNLINK", {}, "file");
+  assertEquals(harness.ask("LOOKUP", { nodeid: node }, ".").errno, E.STALE);
+});
+
 Deno.test("GETXATTR of an ACL asks nobody while it is known that there is none", () => {
   let calls = 0;
   const pause = (operation: string) => {
