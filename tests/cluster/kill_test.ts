@@ -15,7 +15,10 @@ const daemonKills = full ? 40 : 3;
 /** Longest time until the next kill, and that a killed one stays dead. */
 const betweenMsMax = 2_500;
 const deadMsMax = 1_500;
+const pollMs = 50;
 const testMs = full ? 1_500_000 : 180_000;
+/** Longest time until programs do something again: leases of the one that was killed run out meanwhile. */
+const goesOnMs = 30_000;
 const workMs = full ? 1_400_000 : 170_000;
 
 const given = Deno.env.get("SEALFS_TEST_SEED");
@@ -156,6 +159,20 @@ async function killDaemon(cluster: Cluster, outage: () => void, random: Random):
   await cluster.mounted(client);
 }
 
+/** Operations that the work has done. */
+async function progress(work: Work): Promise<number> {
+  return Number(await Deno.readTextFile(join(work.control, "operations")).catch(() => "0"));
+}
+
+/** Waits until the work does something again. */
+async function goesOn(work: Work): Promise<void> {
+  const before = await progress(work), limit = performance.now() + goesOnMs;
+  while (work.failed() === undefined && await progress(work) === before) {
+    assert(performance.now() < limit, `nothing done for ${goesOnMs / 1000} s`);
+    await sleep(pollMs);
+  }
+}
+
 needyTest(
   `mounts come back when the client daemon is killed, seed ${seed}`,
   needs(),
@@ -166,12 +183,13 @@ needyTest(
       for (let kill = 1; kill <= daemonKills; kill++) {
         await sleep(500 + random.below(betweenMsMax));
         await killDaemon(cluster, () => Deno.writeTextFileSync(join(work.control, "outages"), String(kill)), random);
+        await goesOn(work);
         const failure = work.failed();
         if (failure !== undefined) throw new Error(`after ${kill} kills: ${failure.message}`);
       }
-      const { operations, outages } = JSON.parse(await end(work));
+      const { operations } = JSON.parse(await end(work));
       console.log(`seed ${seed}: ${daemonKills} kills of the daemon, ${operations} operations`);
-      assertEquals(outages, daemonKills);
+      assert(operations > 0);
       await cluster.check();
     }),
 );

@@ -5,7 +5,7 @@
  * acknowledged. Prints one line of JSON; exit code 0 when everything was right.
  *
  * The number in `CONTROL/outages` counts kills of the client daemon: after one a call may fail, its outcome is then one of
- * the two it may have had, and the work goes on when the mount is back.
+ * the two it may have had, and the work goes on when the mount is back. `CONTROL/operations` says how many are done.
  *
  * @module
  */
@@ -43,7 +43,7 @@ const [mount, other, control, seedText] = Deno.args;
 const home = `${mount}/work`;
 const random = new Random(Number(seedText), "verified work");
 let tree: Tree = new Map();
-let serial = 0, operations = 0, outages = 0, outagesSeen = 0;
+let serial = 0, operations = 0, outagesSeen = 0;
 let longOpen: LongOpen | null = null;
 
 function chance(oneIn: number): boolean {
@@ -357,7 +357,6 @@ async function outage(): Promise<boolean> {
     if (performance.now() > limit) throw new Error(`${mount} did not come back`);
     await sleep(pauseMs);
   }
-  outages += now - outagesSeen;
   outagesSeen = now;
   // What is open died with the daemon.
   try {
@@ -512,8 +511,9 @@ while (!isStopped()) {
   if (chance(4)) await glance();
   if (chance(15)) await useLongOpen();
   operations++;
+  Deno.writeTextFileSync(`${control}/operations`, String(operations));
 }
 (longOpen as LongOpen | null)?.close();
 checkAll(`${other}/work`);
 checkAll(home);
-console.log(JSON.stringify({ operations, entries: tree.size, bytes: storedBytes(), outages }));
+console.log(JSON.stringify({ operations, entries: tree.size, bytes: storedBytes() }));
