@@ -84,7 +84,10 @@ export class Checker implements Observed {
   /** Begins a shard. Give its records to what is returned, then end it. */
   shard(facts: ShardFacts): ShardScan {
     this.facts.set(facts.shard, facts);
-    for (const inode of facts.opens) this.inodes.seen[this.inodes.row(inode)] |= seen.open;
+    for (const inode of facts.opens) {
+      const row = this.inodes.row(inode);
+      this.inodes.seen[row] |= seen.open;
+    }
     return new ShardScan(this, facts);
   }
 
@@ -236,6 +239,7 @@ export class ShardScan {
 
   #read(key: Uint8Array, value: Uint8Array): void {
     const { inodes } = this.#checker;
+    let row: number;
     switch (key[2]) {
       case kind.shard:
         this.#nextSequence = decode(shardState, value).nextSequence;
@@ -254,13 +258,15 @@ export class ShardScan {
         return this.#entry(key, value);
       case kind.data:
         if (value.length > inlineBytesMax) throw new DecodeError(`${value.length} bytes of inline data`);
-        inodes.inlineBytes[this.#saw(key, seen.data)] = value.length;
+        row = this.#saw(key, seen.data);
+        inodes.inlineBytes[row] = value.length;
         return;
       case kind.symlink:
         if (value.length === 0 || value.length > targetBytesMax) {
           throw new DecodeError(`a target of ${value.length} bytes`);
         }
-        inodes.targetBytes[this.#saw(key, seen.target)] = value.length;
+        row = this.#saw(key, seen.target);
+        inodes.targetBytes[row] = value.length;
         return;
       case kind.xattr:
         return this.#xattr(key, value);

@@ -85,7 +85,7 @@ export class InodeTable {
     }
   }
 
-  /** The row of an inode, made if there is none. */
+  /** The row of an inode, made if there is none: columns taken before may be of a shorter table then. */
   row(inode: number): number {
     const found = this.find(inode);
     if (found >= 0) return found;

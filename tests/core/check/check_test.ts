@@ -36,6 +36,20 @@ Deno.test("Checker finds nothing in a clean cluster", () => {
   assertEquals(texts(new Image().check()), "");
 });
 
+Deno.test("Checker counts the bytes of every file and link, however many there are", () => {
+  for (const link of [false, true]) {
+    const image = new Image(), dir = image.directory(image.root, "many", 2);
+    for (let number = 0; number < 3000; number++) {
+      const file = image.file(dir, `name${number}`, link ? { mode: S.IFLNK | 0o777, size: 9 } : {});
+      if (link) {
+        image.put(inodeKey(shardOf(file), kind.symlink, file), new Uint8Array(9).fill(65));
+        image.charge(shardOf(file), 9, 0);
+      } else image.inline(file, 5);
+    }
+    assertEquals(texts(image.check()), "");
+  }
+});
+
 /** A kind of damage: what it does, what is found, and whether it can be repaired to a clean cluster. */
 interface Damage {
   name: string;
