@@ -57,6 +57,7 @@ class MountWorker {
       session: new FuseSession(volume, {
         onReady: () => this.#report({ type: "ready" }),
         notifier,
+        readsAnew: accessTimes.atime === "strictatime",
       }),
       notifier,
       onEnd: (reason) => void this.#reactor.scheduler.spawn(this.#end(reason)),

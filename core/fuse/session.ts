@@ -144,6 +144,8 @@ export interface FuseSessionOptions {
   onReady?: (version: { major: number; minor: number; flags: number; flags2: number }) => void;
   /** The way of notifications to the kernel. Without one it keeps nothing. */
   notifier?: KernelNotifier;
+  /** Every open reads anew what it reads, so that its reads are known and move the atime (strictatime). */
+  readsAnew?: boolean;
 }
 
 /** See the module's comment. Used from one reactor. */
@@ -554,7 +556,7 @@ export class FuseSession {
    * else uses the page cache, so that a shared writable mmap works; an open drops it unless the file is as it was.
    */
   #openFlags(flags: number, attributes: Attributes): number {
-    const keep = this.#holdsDataOf(attributes) ? FOPEN.KEEP_CACHE : 0;
+    const keep = this.#holdsDataOf(attributes) && !this.options.readsAnew ? FOPEN.KEEP_CACHE : 0;
     return (flags & (O.APPEND | O.DIRECT)) !== 0 ? FOPEN.DIRECT_IO : keep;
   }
 

@@ -282,6 +282,21 @@ test("sealfs client mount --foreground serves until a signal or until somebody u
   assertEquals(await second.ended, 0);
 });
 
+test("sealfs client mount -o strictatime moves the atime at the first read of every open", async (cluster) => {
+  await cluster.up();
+  const file = `${cluster.mountpoint}/f`;
+  await cluster.client("mount", cluster.mountpoint, "v", "-o", "strictatime");
+  Deno.writeTextFileSync(file, "x".repeat(8192));
+  let before = 0;
+  for (let read = 0; read < 3; read++) {
+    await new Promise((done) => setTimeout(done, 10));
+    assertEquals(Deno.readTextFileSync(file).length, 8192);
+    const now = Deno.statSync(file).atime!.getTime();
+    assert(now > before, `read ${read} left the atime`);
+    before = now;
+  }
+});
+
 test("mount.fuse.sealfs, a symlink to the executable, mounts as mount(8) asks", async (cluster) => {
   await cluster.up();
   const { mountpoint, folder } = cluster;

@@ -214,6 +214,12 @@ Deno.test("OPEN keeps the kernel's pages when the file is as it was at the last 
   assertEquals(openFlagsOf(harness, node, 0), 0);
 });
 
+Deno.test("OPEN keeps no pages of a mount whose reads all move the atime", () => {
+  const harness = new Harness({}, { readsAnew: true });
+  const { node } = create(harness, "file");
+  for (let open = 0; open < 2; open++) assertEquals(openFlagsOf(harness, node, 0), 0);
+});
+
 Deno.test("OPEN registers and RELEASE ends each open, and a file lives until then", () => {
   const harness = new Harness();
   const { node, fh } = create(harness, "file");
