@@ -65,6 +65,8 @@ const registerPbufRing = 22;
 const fsyncDatasync = 1;
 const sysSetup = 425, sysEnter = 426, sysRegister = 427;
 const EINTR = 4, EAGAIN = 11, EBUSY = 16, EINVAL = 22, ETIME = 62;
+/** 32-bit words of a 128-byte submission. */
+const wideWords = 32;
 
 /** How a ring is made. */
 export interface RingOptions {
@@ -123,7 +125,7 @@ export class Ring {
     // io_uring_params: sq_off from word 10 (head, tail, mask, entries, flags, dropped, array), cq_off from word 20
     // (head, tail, mask, entries, overflow, cqes).
     this.#sqEntries = p[0];
-    this.#entryWords = options.wideEntries ? 32 : 16;
+    this.#entryWords = options.wideEntries ? wideWords : 16;
     const rings = this.#map(Math.max(p[25] + p[1] * 16, p[16] + p[0] * 4), 0);
     const entries = this.#map(p[0] * this.#entryWords * 4, 0x10000000);
     this.cq = new Int32Array(rings);
@@ -248,6 +250,20 @@ export class Ring {
   /** Posts a completion with `result` and user_data `targetSlot` to the ring `targetFd` of another thread. */
   message(slot: number, targetFd: number, result: number, targetSlot: number): void {
     this.#put(OP.MSG_RING, targetFd, 0, result, targetSlot, slot);
+  }
+
+  /**
+   * Prepares a command that the driver of `fd` defines (URING_CMD). Returns as {@linkcode get}: the driver's own bytes
+   * begin at the 12th word, 20 words that only a ring with wide entries has. Throws on any other ring.
+   */
+  command(slot: number, fd: number, operation: number): number {
+    if (this.#entryWords !== wideWords) throw new Error("a command needs a ring with wide entries");
+    const i = this.get(), sqe = this.sqe;
+    sqe[i] = OP.URING_CMD;
+    sqe[i + 1] = fd;
+    sqe[i + 2] = operation;
+    sqe[i + 8] = slot;
+    return i;
   }
 
   /** Cancels what runs under `targetSlot`; it completes with -ECANCELED, or with its result when it was done already. */

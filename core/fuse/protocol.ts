@@ -107,7 +107,7 @@ export const INIT = {
 } as const;
 
 /** Bits of `flags2` in INIT: the kernel's bits 32..63 shifted down by 32. */
-export const INIT2 = { CREATE_SUPP_GROUP: 1 << 2, DIRECT_IO_ALLOW_MMAP: 1 << 4 } as const;
+export const INIT2 = { CREATE_SUPP_GROUP: 1 << 2, DIRECT_IO_ALLOW_MMAP: 1 << 4, OVER_IO_URING: 1 << 9 } as const;
 
 /** Bits of `valid` in SETATTR. */
 export const FATTR = {
@@ -331,6 +331,16 @@ export const statxOut = {
   rdevMinor: 164,
   sizeof: 288,
 } as const;
+/**
+ * struct fuse_uring_req_header: a request over io_uring without what has a variable length. `inOut` is the header of the
+ * request, then that of the reply, `opIn` the struct of the operation; of struct fuse_uring_ent_in_out are `commitId`, to
+ * be named with the reply, and `payloadSize`, the bytes of names and data in the payload, then of the reply's body.
+ */
+export const uringHeader = { inOut: 0, opIn: 128, commitId: 264, payloadSize: 272, sizeof: 288 } as const;
+/** Commands of FUSE over io_uring (enum fuse_uring_cmd). */
+export const FUSE_IO_URING_CMD = { REGISTER: 1, COMMIT_AND_FETCH: 2 } as const;
+/** Longest struct of an operation over io_uring. */
+const opInBytesMax = 128;
 /** STATX_BASIC_STATS | STATX_BTIME: what a STATX reply fills in. */
 export const statxMask = 0xfff;
 
@@ -446,7 +456,7 @@ export class FuseRequest {
   pid = 0;
   /** Offset of the request's struct in the buffer. */
   args = 0;
-  /** Bytes from `args` to the end of the request. */
+  /** Bytes from `args` to the end of the request, or of the struct where the rest lies elsewhere. */
   argsBytes = 0;
   /** First name, or the extended attribute's name. */
   name: Uint8Array = noBytes;
@@ -466,13 +476,10 @@ export class FuseRequest {
     readonly bytes: Uint8Array,
     readonly requestAt: number = fuseRequestAt,
     readonly replyAt: number = fuseReplyAt,
+    /** Offset of the reply's body. */
+    readonly bodyAt: number = replyAt + outHeader.sizeof,
   ) {
     this.view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  }
-
-  /** Offset of the reply's body. */
-  get bodyAt(): number {
-    return this.replyAt + outHeader.sizeof;
   }
 
   /** Most bytes of a reply's body. */
@@ -486,8 +493,31 @@ export class FuseRequest {
    * malformed name, ENOSYS for an unknown opcode.
    */
   decode(length: number): boolean {
-    const { view, requestAt: at } = this;
+    const at = this.requestAt;
     if (length < inHeader.sizeof || length > this.bytes.length - at) return false;
+    this.#decodeHeader();
+    this.args = at + inHeader.sizeof;
+    this.argsBytes = length - inHeader.sizeof;
+    this.error = this.view.getUint32(at, true) === length ? this.#decodeArgs(-1, 0) : E.IO;
+    return true;
+  }
+
+  /**
+   * As {@linkcode decode} for a request over io_uring: `requestAt` is a {@linkcode uringHeader}, and what follows the
+   * struct is in the place of the reply's body, as many bytes as the header says.
+   */
+  decodeUring(): void {
+    const { view, requestAt: at } = this;
+    const payloadBytes = view.getUint32(at + uringHeader.payloadSize, true);
+    this.#decodeHeader();
+    this.args = at + uringHeader.opIn;
+    this.argsBytes = view.getUint32(at, true) - inHeader.sizeof - payloadBytes;
+    const fits = this.argsBytes >= 0 && this.argsBytes <= opInBytesMax && payloadBytes <= this.bodyBytes;
+    this.error = fits ? this.#decodeArgs(this.bodyAt, this.bodyAt + payloadBytes) : E.IO;
+  }
+
+  #decodeHeader(): void {
+    const { view, requestAt: at } = this;
     this.opcode = view.getUint32(at + inHeader.opcode, true);
     this.uniqueLow = view.getUint32(at + inHeader.unique, true);
     this.uniqueHigh = view.getUint32(at + inHeader.unique + 4, true);
@@ -497,13 +527,9 @@ export class FuseRequest {
     this.uid = view.getUint32(at + inHeader.uid, true);
     this.gid = view.getUint32(at + inHeader.gid, true);
     this.pid = view.getUint32(at + inHeader.pid, true);
-    this.args = at + inHeader.sizeof;
-    this.argsBytes = length - inHeader.sizeof;
     this.name = this.newName = this.data = noBytes;
     this.groups = noGroups;
     this.handle = 0;
-    this.error = view.getUint32(at, true) === length ? this.#decodeArgs() : E.IO;
-    return true;
   }
 
   /** A copy with a small buffer of its own, for a request that may wait long and has no data. */
@@ -516,15 +542,16 @@ export class FuseRequest {
     return copy;
   }
 
-  #decodeArgs(): number {
+  /** What follows the struct is at [tailAt, tailEnd); `tailAt` < 0: behind it. */
+  #decodeArgs(tailAt: number, tailEnd: number): number {
     const shape = this.opcode < shapes.length ? shapes[this.opcode] : -1;
     if (shape < 0) return E.NOSYS;
     const structBytes = shape >> 3, tail = shape & 7;
     if (this.argsBytes < structBytes) return E.IO;
     if (this.nodeid > Number.MAX_SAFE_INTEGER) return E.STALE;
     if (tail === Tail.none) return 0;
-    const start = this.args + structBytes;
-    let end = this.args + this.argsBytes;
+    const start = tailAt < 0 ? this.args + structBytes : tailAt;
+    let end = tailAt < 0 ? this.args + this.argsBytes : tailEnd;
     const extensionBytes = this.view.getUint16(this.requestAt + inHeader.totalExtlen, true) * 8;
     if (extensionBytes > 0) {
       if (extensionBytes > end - start) return E.IO;

@@ -146,6 +146,8 @@ export interface FuseSessionOptions {
   notifier?: KernelNotifier;
   /** Every open reads anew what it reads, so that its reads are known and move the atime (strictatime). */
   readsAnew?: boolean;
+  /** Ask the kernel for FUSE over io_uring. Whether it agreed is in `flags2` of `onReady`. */
+  overUring?: boolean;
 }
 
 /** See the module's comment. Used from one reactor. */
@@ -349,7 +351,8 @@ export class FuseSession {
     }
     const extended = request.argsBytes >= initIn.flags2 + 4;
     const flags = request.u32(initIn.flags) & wantedFlags;
-    const flags2 = extended && (flags & INIT.INIT_EXT) !== 0 ? request.u32(initIn.flags2) & wantedFlags2 : 0;
+    const wanted2 = wantedFlags2 | (this.options.overUring === true ? INIT2.OVER_IO_URING : 0);
+    const flags2 = extended && (flags & INIT.INIT_EXT) !== 0 ? request.u32(initIn.flags2) & wanted2 : 0;
     for (let i = 0; i < initOut.sizeof; i += 4) view.setUint32(at + i, 0, true);
     view.setUint32(at + initOut.major, FUSE_KERNEL_VERSION, true);
     // A newer major asks again in our version after this.
@@ -388,10 +391,14 @@ export class FuseSession {
   /** Answers with EAGAIN when the request is not known here yet: the kernel sends the interrupt again. */
   #interrupt(request: FuseRequest): number {
     if (request.error !== 0) return 0;
-    const cancel = this.#inFlight.get(request.u64(0));
-    if (cancel === undefined) return request.fail(E.AGAIN);
+    return this.interrupt(request.u64(0)) ? 0 : request.fail(E.AGAIN);
+  }
+
+  /** A program no longer wants to wait for the request `unique`. False when that is not known here. */
+  interrupt(unique: number): boolean {
+    const cancel = this.#inFlight.get(unique);
     cancel?.resolve();
-    return 0;
+    return cancel !== undefined;
   }
 
   /**

@@ -29,6 +29,7 @@ import {
   setxattrIn,
   statfsOut,
   statxOut,
+  uringHeader,
 } from "../../../core/fuse/protocol.ts";
 import { join, request, struct, utf8 } from "../../fuse/requests.ts";
 
@@ -134,6 +135,59 @@ Deno.test("decode() refuses lengths that contradict each other", () => {
   assertEquals(decode(request({ opcode: FUSE.GETATTR, nodeid: 2n ** 60n }, struct(16))).error, E.STALE);
   assertEquals(new FuseRequest(new Uint8Array(fuseBufferBytes)).decode(39), false);
   assertEquals(new FuseRequest(new Uint8Array(fuseBufferBytes)).decode(fuseBufferBytes), false);
+});
+
+/** A request as it comes over io_uring: its struct beside the header, the rest where the reply's body goes. */
+function decodeUring(bytes: Uint8Array, structBytes: number): FuseRequest {
+  const decoded = new FuseRequest(new Uint8Array(fuseBufferBytes).fill(0xaa), 0, 0, fuseDataAt);
+  const payload = bytes.subarray(40 + structBytes);
+  decoded.bytes.set(bytes.subarray(0, 40));
+  decoded.bytes.set(bytes.subarray(40, 40 + structBytes), uringHeader.opIn);
+  decoded.bytes.set(payload, fuseDataAt);
+  decoded.view.setUint32(uringHeader.payloadSize, payload.length, true);
+  decoded.decodeUring();
+  return decoded;
+}
+
+Deno.test("decodeUring() reads what decode() reads, and its reply overlays header and payload", () => {
+  const groups = struct(16, { 0: 16, 4: FUSE_EXT_GROUPS, 8: 1, 12: 4711 });
+  const cases: [Uint8Array, number][] = [
+    [request({ opcode: FUSE.GETATTR, uid: 3 }, struct(16)), 16],
+    [request({ opcode: FUSE.LOOKUP }, "a name"), 0],
+    [request({ opcode: FUSE.MKDIR, extensions: groups }, struct(8, { 0: 0o755 }), "d"), 8],
+    [request({ opcode: FUSE.WRITE }, struct(40, { [readIn.size]: 8 }), utf8("12345678")), 40],
+    [request({ opcode: FUSE.SETXATTR }, struct(16, { [setxattrIn.size]: 4 }), "user.a", utf8("1234")), 16],
+    [request({ opcode: FUSE.RENAME2 }, struct(16, { 0: 5 }), "old", "new"), 16],
+    [request({ opcode: FUSE.SYMLINK }, "link", "target"), 0],
+    [request({ opcode: FUSE.SETLKW }, struct(48, { [lkIn.pid]: 9 })), 48],
+    [request({ opcode: FUSE.LOOKUP }, "a/b"), 0],
+    [request({ opcode: FUSE.WRITE }, struct(40, { [readIn.size]: 9 }), utf8("12345678")), 40],
+    [request({ opcode: FUSE.SETATTR }, struct(80)), 80],
+  ];
+  for (const [bytes, structBytes] of cases) {
+    const one = decode(bytes), other = decodeUring(bytes, structBytes);
+    const told = ({ opcode, unique, nodeid, uid, gid, pid, groups, error, name, newName, data }: FuseRequest) => {
+      return { opcode, unique, nodeid, uid, gid, pid, groups, error, name, newName, data };
+    };
+    assertEquals(told(other), told(one));
+    for (let field = 0; field + 4 <= structBytes; field += 4) assertEquals(other.u32(field), one.u32(field));
+  }
+  const read = decodeUring(request({ opcode: FUSE.READLINK, unique: 0x1_0000_0006 }), 0);
+  assertEquals(read.reply(utf8("target")), 22);
+  assertEquals([read.view.getUint32(0, true), read.view.getInt32(4, true)], [22, 0]);
+  assertEquals(read.view.getBigUint64(8, true), 0x1_0000_0006n);
+  assertEquals(read.bytes.slice(fuseDataAt, fuseDataAt + 6), utf8("target"));
+});
+
+Deno.test("decodeUring() refuses lengths that contradict each other", () => {
+  const bytes = request({ opcode: FUSE.LOOKUP }, "name");
+  for (const payloadBytes of [6, 0x10_0000, 0x10_0001, 0xffff_ffff]) {
+    const decoded = decodeUring(bytes, 0);
+    decoded.view.setUint32(uringHeader.payloadSize, payloadBytes, true);
+    decoded.decodeUring();
+    assertEquals(decoded.error, E.IO);
+  }
+  assertEquals(decodeUring(request({ opcode: FUSE.LOOKUP }, struct(200), "name"), 200).error, E.IO);
 });
 
 Deno.test("decode() reads the supplementary groups that follow a name", () => {

@@ -129,6 +129,22 @@ Deno.test("INIT agrees on what is wanted and offered", () => {
   assertEquals([view.getUint16(initOut.maxPages, true), view.getUint16(initOut.maxBackground, true)], [256, 64]);
 });
 
+Deno.test("INIT agrees on io_uring where it is wanted and offered", () => {
+  for (const [overUring, offered] of [[true, true], [true, false], [false, true]]) {
+    let agreed = -1;
+    const harness = new Harness({}, { overUring, onReady: ({ flags2 }) => agreed = flags2 });
+    const body = struct(initIn.sizeof, {
+      [initIn.major]: 7,
+      [initIn.minor]: 45,
+      [initIn.flags]: INIT.INIT_EXT,
+      [initIn.flags2]: offered ? INIT2.OVER_IO_URING : 0,
+    });
+    const { view } = harness.ask("INIT", { nodeid: 0 }, body);
+    assertEquals(agreed, overUring && offered ? INIT2.OVER_IO_URING : 0);
+    assertEquals(view.getUint32(initOut.flags2, true), agreed);
+  }
+});
+
 Deno.test("INIT answers a newer major with ours and refuses an old kernel", () => {
   const harness = new Harness();
   const newer = harness.ask("INIT", { nodeid: 0 }, struct(64, { [initIn.major]: 8 }));
