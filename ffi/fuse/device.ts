@@ -48,6 +48,8 @@ export interface FuseDeviceOptions {
    * open has been released. `reason` is for the log.
    */
   onEnd: (reason: string) => void;
+  /** Read only when the completions that came with the device's have been heard: an INTERRUPT may be of one of them. */
+  readsLate?: boolean;
 }
 
 /** The way of notifications to the kernel of one mount. Once the mount is gone everything answers ENODEV. */
@@ -109,8 +111,10 @@ export class FuseDevice {
 
   /** Begins to serve. */
   start(): void {
-    this.#poll = this.#options.reactor.poll(this.#options.fd, POLL.IN, (events) => {
+    const { reactor, fd, readsLate } = this.#options;
+    this.#poll = reactor.poll(fd, POLL.IN, (events) => {
       if (events < 0) this.#end(`poll: ${errnoText(events)}`);
+      else if (readsLate === true) reactor.defer(() => this.#drain());
       else this.#drain();
     });
   }

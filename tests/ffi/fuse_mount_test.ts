@@ -28,6 +28,7 @@ import {
   setxattr,
   sys,
   withMount,
+  withoutUring,
 } from "./fuse_mounted.ts";
 import type { Served, ServeOptions } from "./fuse_worker.ts";
 
@@ -39,25 +40,36 @@ const mountable = Deno.uid() === 0 && (() => {
   }
 })();
 
-/** A test on a mount; at its end the mount must go away cleanly with nothing left open. */
+/** Registers a test for each transport; `needs`: a program. */
+function transportTest(test: { name: string; needs?: string; fn: (uring: boolean) => Promise<void> }): void {
+  const { name, needs, fn } = test, also = needs === undefined ? "" : `, ${needs}`;
+  const ignore = !mountable || (needs !== undefined && !installed(needs));
+  Deno.test({ name: `${name} (needs root, /dev/fuse${also})`, ignore, fn: () => fn(false) });
+  const without = ignore ? "" : withoutUring();
+  Deno.test({
+    name: `over io_uring: ${name} (needs root, /dev/fuse with io_uring${also}${without === "" ? "" : `: ${without}`})`,
+    ignore: ignore || without !== "",
+    fn: () => fn(true),
+  });
+}
+
+/** A test on a mount, over each transport; at its end the mount must go away cleanly with nothing left open. */
 function mountTest(
   name: string,
   body: (path: string) => Promise<void> | void,
   options: Omit<ServeOptions, "fd"> & { mount?: string; needs?: string; check?: (served: Served) => void } = {},
 ): void {
   const { needs, check, ...rest } = options;
-  Deno.test({
-    name: `${name} (needs root, /dev/fuse${needs === undefined ? "" : `, ${needs}`})`,
-    ignore: !mountable || (needs !== undefined && !installed(needs)),
-    fn: () =>
-      withMount(rest, async (mounted) => {
-        await body(mounted.path);
-        const served = await mounted.end();
-        assertEquals([served.opens, served.locks, served.openFiles, served.inFlight], [0, 0, 0, 0]);
-        assertEquals([served.reason, served.usedBytes], ["unmounted", 0]);
-        check?.(served);
-      }),
-  });
+  const fn = (uring: boolean) =>
+    withMount({ ...rest, uring }, async (mounted) => {
+      await body(mounted.path);
+      const served = await mounted.end();
+      assertEquals([served.opens, served.locks, served.openFiles, served.inFlight], [0, 0, 0, 0]);
+      assertEquals([served.reason, served.usedBytes], ["unmounted", 0]);
+      assertEquals(served.transport, uring ? "uring" : "classic");
+      check?.(served);
+    });
+  transportTest({ name, needs, fn });
 }
 
 function pattern(length: number, seed: number): Uint8Array<ArrayBuffer> {
@@ -312,6 +324,14 @@ mountTest("a blocked flock is granted when the other goes, and a signal interrup
   assertEquals((await blocked.status).success, true);
 }, { needs: "flock" });
 
+mountTest("more blocked locks of one processor than it has buffers leave room for the unlock", async (path) => {
+  const script = `cd ${path}; : > file; exec 9<file; flock 9
+    for i in $(seq 100); do flock file true & done
+    for i in $(seq 100); do sleep 0.02; : > other; done
+    flock -u 9; wait`;
+  await run("timeout", "30", "taskset", "-c", "0", "sh", "-c", script);
+}, { needs: "flock" });
+
 mountTest("fcntl locks exclude other owners and go with close", (path) => {
   const file = `${path}/lock`;
   Deno.writeTextFileSync(file, "0123456789");
@@ -408,11 +428,10 @@ mountTest("what the kernel says of the mount, and read-ahead", (path) => {
   busy.close();
 });
 
-Deno.test({
-  name: "a mount that is killed releases what was open and is cleaned away (needs root, /dev/fuse)",
-  ignore: !mountable,
-  fn: () =>
-    withMount({}, async ({ path, served }) => {
+transportTest({
+  name: "a mount that is killed releases what was open and is cleaned away",
+  fn: (uring) =>
+    withMount({ uring }, async ({ path, served }) => {
       const fd = open(`${path}/file`, O.RDWR | O.CREAT);
       assertEquals(result(sys.flock(fd, 2)), 0);
       const connection = findMount(path)!.device.split(":")[1];
@@ -423,8 +442,8 @@ Deno.test({
       } finally {
         if (!controlled) await run("umount", control);
       }
-      const { opens, locks, openFiles } = await served;
-      assertEquals([opens, locks, openFiles], [0, 0, 0]);
+      const { opens, locks, openFiles, usedBytes } = await served;
+      assertEquals([opens, locks, openFiles, usedBytes], [0, 0, 0, 0]);
       assertEquals(isMounted(path), true);
       sys.close(fd);
       assertEquals(cleanDeadMount(path), true);

@@ -6,6 +6,7 @@
  */
 
 import { cleanDeadMount, isMounted, mountFuse, parseMountOptions, unmount } from "../../ffi/fuse/mount.ts";
+import { enableUringPath, uringMissing } from "../../ffi/fuse/uring.ts";
 import { cstr, errno, O } from "../../ffi/libc.ts";
 import type { Served, ServeOptions } from "./fuse_worker.ts";
 
@@ -77,6 +78,16 @@ export async function run(command: string, ...args: string[]): Promise<string> {
   const text = new TextDecoder().decode(stdout);
   if (!success) throw new Error(`${command} ${args.join(" ")}: ${code}: ${new TextDecoder().decode(stderr)}${text}`);
   return text;
+}
+
+/** Why there is no FUSE over io_uring here, "" when there is. Root switches it on where the kernel has it. */
+export function withoutUring(): string {
+  if (uringMissing() === "") return "";
+  try {
+    Deno.writeTextFileSync(enableUringPath, "Y");
+  } catch { // Said below.
+  }
+  return uringMissing();
 }
 
 /** True when a program is there. */

@@ -2,6 +2,7 @@
 
 import { FuseSession } from "../../core/fuse/session.ts";
 import { FuseDevice } from "../../ffi/fuse/device.ts";
+import { type FuseTransport, FuseUring, possibleCpus, uringArenaBytes } from "../../ffi/fuse/uring.ts";
 import { Reactor } from "../../ffi/reactor.ts";
 import { MemoryFileSystem } from "../fuse/memory_filesystem.ts";
 
@@ -11,6 +12,8 @@ export interface ServeOptions {
   capacityBytes?: number;
   readOnly?: boolean;
   rootMode?: number;
+  /** Ask the kernel for FUSE over io_uring. */
+  uring?: boolean;
   /** Every operation takes up to so long, in an order of its own. */
   delayMsMax?: number;
 }
@@ -27,6 +30,8 @@ export interface Served {
   undelivered: number;
   starved: number;
   minor: number;
+  /** By what it was served, with the reason when that is not what was asked for. */
+  transport: FuseTransport | string;
 }
 
 const scope = self as unknown as {
@@ -36,7 +41,12 @@ const scope = self as unknown as {
 };
 
 scope.onmessage = ({ data }) => {
-  const reactor = new Reactor({ arenaBytes: 256 << 20, log: (level, _, message) => console.error(level, message) });
+  const uring = data.uring === true;
+  const reactor = new Reactor({
+    arenaBytes: uring ? uringArenaBytes : 256 << 20,
+    ring: { wideEntries: uring },
+    log: (level, _, message) => console.error(level, message),
+  });
   const delay = data.delayMsMax ?? 0;
   const fileSystem = new MemoryFileSystem({
     capacityBytes: data.capacityBytes,
@@ -45,18 +55,25 @@ scope.onmessage = ({ data }) => {
     now: () => reactor.wallTime(),
     pause: () => delay === 0 ? null : reactor.sleep(reactor.random32() % (delay * 1000) / 1000),
   });
-  let minor = 0;
-  const session = new FuseSession(fileSystem, { onReady: (version) => minor = version.minor });
-  let reason = "";
-  const device = new FuseDevice({
+  let minor = 0, reason = "", transport = "classic";
+  const session = new FuseSession(fileSystem, {
+    overUring: uring,
+    onReady: (version) => {
+      minor = version.minor;
+      if (device instanceof FuseUring) device.agreed(version.flags2);
+    },
+  });
+  const options = {
     reactor,
     fd: data.fd,
     session,
-    onEnd: (why) => {
+    onEnd: (why: string) => {
       reason = why;
       reactor.stop();
     },
-  });
+  };
+  const onServing = (by: string, why: string) => transport = why === "" ? by : `${by}: ${why}`;
+  const device = uring ? new FuseUring({ ...options, queues: possibleCpus(), onServing }) : new FuseDevice(options);
   device.start();
   scope.postMessage("ready");
   reactor.run();
@@ -73,6 +90,7 @@ scope.onmessage = ({ data }) => {
       undelivered,
       starved,
       minor,
+      transport,
     } satisfies Served,
   );
   reactor.close();
