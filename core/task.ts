@@ -87,6 +87,8 @@ export class Scheduler {
   #next = 0;
   /** Tasks started and not finished. */
   active = 0;
+  /** What the running task works for, a number of its owner's; 0 for nothing. Tasks that it starts inherit it. */
+  origin = 0;
 
   /** `onPanic` hears of a task that threw: a bug. It should stop the process (or the simulated node). */
   constructor(readonly onPanic: (error: unknown) => void) {}
@@ -96,7 +98,9 @@ export class Scheduler {
     const done = new Future<T>();
     this.active++;
     let value: unknown = undefined;
+    let origin = this.origin;
     const step = () => {
+      this.origin = origin;
       try {
         for (;;) {
           const at = task.next(value);
@@ -113,6 +117,7 @@ export class Scheduler {
             value = arrived;
             this.#ready.push(step);
           });
+          origin = this.origin;
           return;
         }
       } catch (error) {
@@ -136,6 +141,7 @@ export class Scheduler {
       this.#ready[this.#next++]();
       steps++;
     }
+    this.origin = 0;
     if (this.#next === this.#ready.length) {
       this.#ready.length = 0;
       this.#next = 0;

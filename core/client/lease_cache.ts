@@ -49,8 +49,8 @@ export class LeaseCache {
   readonly #held = new Map<number, Held>();
   #names = 0;
   readonly #listeners: VoidListener[] = [];
-  /** Answers given from here, by kind. */
-  readonly counters = { attributes: 0, names: 0, recalls: 0 };
+  /** Questions answered from here and not, by kind, and leases taken back. */
+  readonly counters = { attributes: 0, names: 0, attributesMissed: 0, namesMissed: 0, recalls: 0 };
 
   constructor(runtime: Runtime) {
     this.#runtime = runtime;
@@ -65,6 +65,7 @@ export class LeaseCache {
   attributes(inode: number): Attributes | null {
     const attributes = this.#live(inode)?.attributes ?? null;
     if (attributes !== null) this.counters.attributes++;
+    else this.counters.attributesMissed++;
     return attributes;
   }
 
@@ -79,9 +80,12 @@ export class LeaseCache {
   /** What a name stands for: an inode, {@linkcode absent}, or undefined when the directory has to be asked. */
   name(dir: number, name: Uint8Array): number | undefined {
     const held = this.#live(dir);
-    if (held === undefined || held.names === null) return undefined;
-    const inode = held.names.get(keyOf(name)) ?? (held.complete ? absent : unknown);
-    if (inode === unknown) return undefined;
+    const names = held?.names ?? null;
+    const inode = names === null ? unknown : names.get(keyOf(name)) ?? (held!.complete ? absent : unknown);
+    if (inode === unknown) {
+      this.counters.namesMissed++;
+      return undefined;
+    }
     this.counters.names++;
     return inode;
   }

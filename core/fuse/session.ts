@@ -14,6 +14,7 @@ import { lockEnd, renameFlags, xattrFlags } from "../client/filesystem.ts";
 import { E, failed, type Result } from "../errno.ts";
 import { accessAclName, capabilityName, defaultAclName, sameName } from "../meta/acl.ts";
 import { type Attributes, inodeFlags, S } from "../meta/attributes.ts";
+import type { Meter } from "../metrics/meter.ts";
 import { Future, type Task } from "../task.ts";
 import { KernelCache, type KernelNotifier } from "./kernel_cache.ts";
 import {
@@ -65,6 +66,7 @@ import {
   O,
   openIn,
   openOut,
+  outHeader,
   readIn,
   releaseIn,
   rename2In,
@@ -148,6 +150,8 @@ export interface FuseSessionOptions {
   readsAnew?: boolean;
   /** Ask the kernel for FUSE over io_uring. Whether it agreed is in `flags2` of `onReady`. */
   overUring?: boolean;
+  /** Measures requests, by opcode. */
+  meter?: Meter;
 }
 
 /** See the module's comment. Used from one reactor. */
@@ -205,9 +209,11 @@ export class FuseSession {
     if (request.error !== 0) return request.fail(request.error);
     if (this.#closed) return request.fail(E.IO);
     if (this.fileSystem.readOnly && mutations.has(request.opcode)) return request.fail(E.ROFS);
-    const { unique } = request;
+    const { unique, opcode } = request, { meter } = this.options;
     this.#inFlight.set(unique, null);
+    const beganMs = meter?.begin(opcode) ?? 0;
     const length = yield* this.#dispatch(request);
+    meter?.end(opcode, beganMs, bytesMoved(request, length));
     this.#inFlight.delete(unique);
     return length;
   }
@@ -889,6 +895,11 @@ export class FuseSession {
  */
 function killsUnasked(request: FuseRequest): boolean {
   return request.uid !== 0;
+}
+
+/** Data that a request whose reply has `length` bytes read or wrote. */
+function bytesMoved({ opcode, data }: FuseRequest, length: number): number {
+  return opcode === FUSE.READ ? length - outHeader.sizeof : opcode === FUSE.WRITE ? data.length : 0;
 }
 
 /** The reply to an operation that has nothing to say but an errno. */

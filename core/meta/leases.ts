@@ -55,6 +55,11 @@ export class Leases {
     this.#graceUntilMs = runtime.nowMs();
   }
 
+  /** Inodes on which leases are out, or that are being changed. */
+  get size(): number {
+    return this.#entries.size;
+  }
+
   /** True while leases from before the store's start may be in use. */
   get grace(): boolean {
     return !this.#graceEnded.settled && this.#runtime.nowMs() < this.#graceUntilMs;

@@ -42,6 +42,8 @@ export class Call {
   replyLength = 0;
   replyData: Uint8Array | undefined = undefined;
   server = 0;
+  /** What the task that made it works for, see Scheduler.origin. */
+  origin = 0;
 
   constructor(readonly message: Message, readonly body: unknown, readonly deadlineMs: number) {}
 }
@@ -68,6 +70,8 @@ export interface CallerHooks {
 export interface CallerCounters {
   /** Requests sent, by message type number; one sent twice counts twice. */
   sent: number[];
+  /** Requests sent, by what the task that made them worked for (Scheduler.origin). */
+  sentFor: number[];
   /** Attempts beyond a call's first. */
   retries: number;
   bytesSent: number;

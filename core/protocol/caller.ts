@@ -101,6 +101,7 @@ export class Caller implements CallerContext {
   readonly hooks: CallerHooks;
   readonly counters: CallerCounters = {
     sent: [],
+    sentFor: [],
     retries: 0,
     bytesSent: 0,
     bytesReceived: 0,
@@ -175,6 +176,7 @@ export class Caller implements CallerContext {
     if (this.#renewed !== null) yield* this.#awaitSession(deadlineMs);
     const call = new Call(message, body, deadlineMs);
     call.session = this.#session;
+    call.origin = this.runtime.scheduler.origin;
     call.data = options.data;
     call.into = options.into;
     if ("shard" in target) call.shard = target.shard;

@@ -22,6 +22,7 @@ import { removeDirectoryStory } from "../meta/ops/rmdir.ts";
 import { renameStory } from "../meta/ops/rename.ts";
 import { truncateStory } from "../meta/ops/setattr.ts";
 import { Plan } from "../meta/plan.ts";
+import type { Meter } from "../metrics/meter.ts";
 import { sessionIsDead, volumeState } from "../placement/map.ts";
 import type { MapHolder } from "../placement/map_holder.ts";
 import { Caller } from "../protocol/caller.ts";
@@ -94,6 +95,8 @@ export interface StoreServerParts {
   ioTimeoutMs?: number;
   /** The store has failed for good. */
   onFailed?: (reason: string) => void;
+  /** Measures requests, by message type, from the turn that received them until their answers are sent. */
+  meter?: Meter;
 }
 
 interface Connection {
@@ -105,6 +108,8 @@ interface Connection {
 interface Asker {
   connection: Connection;
   id: number;
+  /** When the request arrived; 0: nobody measures it. */
+  sinceMs: number;
 }
 
 /** A request whose operation waits for something. */
@@ -233,6 +238,16 @@ export class StoreServer {
     return this.#active;
   }
 
+  /** Links of peers. */
+  get links(): number {
+    return this.#connections.size;
+  }
+
+  /** Clients that are connected. */
+  get clients(): number {
+    return this.#bySession.size;
+  }
+
   /** A peer has connected. */
   accept(link: Link): void {
     if (this.#connections.size >= linksMax || this.#failed) return link.close();
@@ -260,7 +275,15 @@ export class StoreServer {
     const outbox = this.#outbox;
     this.#outbox = [];
     for (const outgoing of outbox) this.#send(outgoing);
+    this.#measure(outbox);
     return 0;
+  }
+
+  #measure(sent: readonly Outgoing[]): void {
+    const { meter } = this.#parts;
+    if (meter === undefined) return;
+    const nowMs = meter.nowMs();
+    for (const { asker, message } of sent) if (asker.sinceMs > 0) meter.ended(message.type, asker.sinceMs, nowMs);
   }
 
   /** Stops serving: closes all links. The store is closed by its owner, when no request is active any more. */
@@ -361,7 +384,7 @@ export class StoreServer {
   #resume(intent: Intent, run: Task<Answer>): void {
     const { origin } = intent;
     if (origin.slot !== noSlot) {
-      const nobody = { connection: { open: false } as Connection, id: 0 };
+      const nobody = { connection: { open: false } as Connection, id: 0, sinceMs: 0 };
       this.#slots.begin(origin.session, origin.slot, origin.sequence, nobody);
     }
     const message = messageOf(intent.type)!, { engine } = this;
@@ -458,7 +481,7 @@ export class StoreServer {
     if (refused !== 0) return this.#reply(connection, head, message, answerErrno(refused));
     this.counters.requests++;
     if (message === RECLAIM) return this.#reclaim(connection, request);
-    const asker = { connection, id: head.id };
+    const asker = { connection, id: head.id, sinceMs: this.#runtime.nowMs() };
     if (!message.mutation) return this.#run(request, asker);
     if (head.slot === noSlot) return this.#reply(connection, head, message, answerErrno(status.malformed));
     const slot = this.#slots.begin(head.session, head.slot, head.sequence, asker);
@@ -655,7 +678,7 @@ export class StoreServer {
   }
 
   #reply(connection: Connection, head: Head, message: Message, answer: Answer): void {
-    this.#outbox.push({ asker: { connection, id: head.id }, message, answer, flags: frameFlags.reply });
+    this.#outbox.push({ asker: { connection, id: head.id, sinceMs: 0 }, message, answer, flags: frameFlags.reply });
   }
 
   #send({ asker, message, answer, flags, leases = 0 }: Outgoing): void {
@@ -686,7 +709,7 @@ export class StoreServer {
     const connection = this.#bySession.get(session);
     if (connection === undefined) return;
     this.#outbox.push({
-      asker: { connection, id: 0 },
+      asker: { connection, id: 0, sinceMs: 0 },
       message,
       answer: { status: 0, body },
       flags: frameFlags.push,
