@@ -68,6 +68,13 @@ export const secretFlag = {
   help: "file with the cluster's secret, readable by its owner only",
 } as const satisfies FlagSpec;
 
+/** `--metrics-address`, for processes that have no other HTTP service and for the manager. */
+export const metricsFlag = {
+  name: "metrics-address",
+  type: "address",
+  help: "where to serve /metrics and /healthz over HTTP; nowhere if not given",
+} as const satisfies FlagSpec;
+
 /** Root's place for a manager's state. */
 const rootDataPath = "/var/lib/sealfs/manager";
 
@@ -75,6 +82,7 @@ const rootDataPath = "/var/lib/sealfs/manager";
 export const managerFlags = [
   { name: "config", type: "string", value: "FILE", help: "configuration file (or manager.yaml in SEALFS_CONFIG_PATH)" },
   { name: "address", type: "address", help: "where to listen", shownDefault: defaultManagerAddress },
+  { ...metricsFlag, help: "another address for /metrics and /healthz, besides that of everything" },
   {
     name: "data-path",
     type: "string",
@@ -113,6 +121,8 @@ export const managerFlags = [
 export interface ManagerFile {
   /** `host:port`. */
   address?: string;
+  /** `host:port`. */
+  metricsAddress?: string;
   dataPath?: string;
   logLevel?: LogLevel;
   shards?: number;
@@ -126,6 +136,8 @@ export interface ManagerFile {
 export interface ManagerSettings {
   /** `host:port`. */
   address: string;
+  /** `host:port` of a second place for metrics and health. */
+  metricsAddress?: string;
   dataPath: string;
   logLevel: LogLevel;
   logFile?: string;
@@ -160,6 +172,7 @@ function text(value: unknown): string {
 /** How each key of the file is read; `folder` is the file's. */
 const readers: Record<string, (file: ManagerFile, value: unknown, folder: string) => void> = {
   address: (file, value) => file.address = address(value),
+  metrics_address: (file, value) => file.metricsAddress = address(value),
   data_path: (file, value, folder) => file.dataPath = resolve(folder, text(value)),
   log_level: (file, value) => file.logLevel = parseChoice(text(value), logLevels),
   shards: (file, value) => file.shards = integer(value, limits.shards),
@@ -258,6 +271,7 @@ export function managerSettings(
   const secretFile = flags["secret-file"] ?? file.secretFile;
   const settings: ManagerSettings = {
     address: flags.address ?? file.address ?? defaultManagerAddress,
+    metricsAddress: flags["metrics-address"] ?? file.metricsAddress,
     dataPath: dataPath === undefined ? defaultDataPath(env) : resolve(dataPath),
     logLevel: flags["log-level"] ?? file.logLevel ?? defaultLogLevel,
     logFile: flags["log-file"],

@@ -7,6 +7,7 @@
 import { Manager } from "../core/manager/manager.ts";
 import { openLogger } from "../ffi/log.ts";
 import { type ManagerService, startManagerService } from "../ffi/manager_http.ts";
+import { serveMetrics } from "../ffi/metrics/http.ts";
 import { LmdbStateStore } from "../ffi/manager_store.ts";
 import {
   defaultReplicas,
@@ -20,6 +21,7 @@ import { command, CommandError } from "./flags.ts";
 import { writeOut } from "./output.ts";
 import { stopSignal } from "./signals.ts";
 import { formatAddress, parseAddress } from "./values.ts";
+import { version } from "./version.ts";
 
 async function serve(settings: ManagerSettings): Promise<number> {
   const secret = settings.secretFile === undefined ? undefined : readSecret(settings.secretFile);
@@ -43,13 +45,25 @@ async function serve(settings: ManagerSettings): Promise<number> {
   try {
     const { hostname, port } = parseAddress(settings.address);
     const { heartbeatIntervalMs } = settings;
-    service = startManagerService({ manager, hostname, port, secret, heartbeatIntervalMs, logger });
+    service = startManagerService({ manager, hostname, port, secret, heartbeatIntervalMs, version, logger });
   } catch (error) {
     throw new CommandError(`cannot listen on ${settings.address}: ${error instanceof Error ? error.message : error}`);
+  }
+  const metrics = settings.metricsAddress === undefined ? undefined : serveMetrics({
+    address: settings.metricsAddress,
+    secret,
+    metrics: () => service.metrics(),
+    problems: () => [],
+    logger,
+  });
+  if (typeof metrics === "string") {
+    await service.stop();
+    throw new CommandError(metrics);
   }
   writeOut(`sealfs manager: ready at ${formatAddress(service)}, cluster ${manager.clusterId}\n`);
   stop.then(() => service.stop());
   const failure = await service.finished;
+  await metrics?.close();
   if (failure !== undefined) throw new CommandError(failure);
   await store.close();
   return 0;

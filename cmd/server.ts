@@ -7,10 +7,11 @@
 import { resolve } from "@std/path";
 import { openLogger } from "../ffi/log.ts";
 import { runServer } from "../ffi/server_process.ts";
-import { defaultManagerAddress, logFlags, readSecret, secretFlag } from "./config.ts";
+import { defaultManagerAddress, logFlags, metricsFlag, readSecret, secretFlag } from "./config.ts";
 import { command, CommandError } from "./flags.ts";
 import { writeOut } from "./output.ts";
 import { stopSignal } from "./signals.ts";
+import { version } from "./version.ts";
 
 /** Where a server listens when nobody says. */
 const defaultServerAddress = "127.0.0.1:8085";
@@ -53,6 +54,7 @@ export const { run } = command(
         help: "stores of a new server, one thread each; 1 if not given",
       },
       { name: "weight", type: "integer", min: 1, max: 1_000_000, help: "share of the data it takes", default: 100 },
+      metricsFlag,
       secretFlag,
       ...logFlags,
     ],
@@ -71,6 +73,8 @@ export const { run } = command(
       stores: flags.stores,
       weight: flags.weight,
       secret: secretFile === undefined ? undefined : readSecret(secretFile),
+      metricsAddress: flags["metrics-address"],
+      version,
       logger: openLogger({ level: flags["log-level"], file: flags["log-file"] }),
       stop: stopSignal(),
       onReady: (id, cluster) => {

@@ -9,6 +9,9 @@ import { join } from "@std/path";
 import { ClientMounts } from "./client_mounts.ts";
 import { type ControlQuestion, type DaemonStatus, serveControl } from "./control.ts";
 import type { Logger } from "./log.ts";
+import { mountpointPath } from "./fuse/mount.ts";
+import { clientMetricsText } from "./metrics/client_metrics.ts";
+import { serveMetrics } from "./metrics/http.ts";
 import { ManagerSession } from "./manager_session.ts";
 import { readMountTable, writeMountTable } from "./mount_table.ts";
 
@@ -22,6 +25,8 @@ export interface ClientDaemonOptions {
   statePath: string;
   ioTimeoutMs: number;
   version: string;
+  /** `host:port` of /metrics and /healthz; none without it. */
+  metricsAddress?: string;
   logger: Logger;
   /** Settles when the daemon is to stop. */
   stop: Promise<unknown>;
@@ -54,6 +59,18 @@ export async function runClientDaemon(options: ClientDaemonOptions): Promise<str
     }
   };
   const mounts = new ClientMounts({ managerAddress, secret, ioTimeoutMs, logger, onChange });
+  const service = options.metricsAddress === undefined ? undefined : serveMetrics({
+    address: options.metricsAddress,
+    secret,
+    metrics: () => clientMetricsText(mounts.metrics(), options.version),
+    problems: () => problems(session, mounts),
+    logger,
+  });
+  if (typeof service === "string") {
+    control.close();
+    await session.close();
+    return service;
+  }
   mounts.restore(wishes);
   ready.resolve((question) => answer(question, options, session, mounts));
   options.onReady();
@@ -63,7 +80,17 @@ export async function runClientDaemon(options: ClientDaemonOptions): Promise<str
   control.close();
   await mounts.close();
   await session.close();
+  await service?.close();
   return failure;
+}
+
+/** What keeps the daemon from serving, a line each. */
+function problems(session: ManagerSession, mounts: ClientMounts): string[] {
+  const down = mounts.list().filter(({ state }) => state === "waiting");
+  return [
+    ...session.isOpen ? [] : [`no session yet with the manager at ${session.client.address}`],
+    ...down.map(({ mountpoint, problem }) => `${mountpoint} is down: ${problem}`),
+  ];
 }
 
 async function answer(
@@ -91,6 +118,13 @@ async function answer(
         );
       }
       return await mounts.mount(question.wish);
+    }
+    case "metrics": {
+      if (question.mountpoint === undefined) return mounts.metrics();
+      const mountpoint = mountpointPath(question.mountpoint);
+      const found = mounts.metrics().filter((mount) => mount.mountpoint === mountpoint);
+      if (found.length === 0) throw new Error(`${mountpoint} is not mounted by the daemon at ${options.socketPath}`);
+      return found;
     }
     case "unmount":
       return await mounts.unmount(question.mountpoint, question.lazy);

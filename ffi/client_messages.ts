@@ -8,6 +8,7 @@
 import type { AccessTimePolicy } from "../core/client/volume.ts";
 import type { LogOptions } from "./log.ts";
 import type { MailboxPort } from "./mailbox.ts";
+import type { ClientMetricsMemory } from "./metrics/client_metrics.ts";
 
 /** The first message to a Worker: all it needs to serve one mount. */
 export interface ClientWorkerStart {
@@ -27,6 +28,8 @@ export interface ClientWorkerStart {
   fuseFd: number;
   /** How long a request is retried before it ends in EIO. */
   ioTimeoutMs: number;
+  /** Where the reactor shows its figures. */
+  metrics: ClientMetricsMemory;
 }
 
 /** Posted by the main thread. */

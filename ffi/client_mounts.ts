@@ -27,6 +27,12 @@ import type { Logger } from "./log.ts";
 import { MainMailbox } from "./mailbox.ts";
 import { ManagerFailure, pause } from "./manager_client.ts";
 import { ManagerSession } from "./manager_session.ts";
+import {
+  type ClientMetricsMemory,
+  clientMetricsMemory,
+  type MountMetrics,
+  readClient,
+} from "./metrics/client_metrics.ts";
 import { resolveHost } from "./resolve.ts";
 
 /** Mounts of one process. */
@@ -79,6 +85,8 @@ interface Served {
   worker: Worker;
   mailbox: MainMailbox;
   session: ManagerSession;
+  /** Of each of its reactors. */
+  metrics: ClientMetricsMemory[];
   /** Settles when the Worker has ended, with the reason. */
   ended: Promise<string>;
 }
@@ -115,6 +123,14 @@ export class ClientMounts {
       state,
       problem,
     }));
+  }
+
+  /** Figures of all mounts, read without their reactors' doing. */
+  metrics(): MountMetrics[] {
+    const atMs = performance.now();
+    return [...this.#mounts.values()].map(({ wish: { mountpoint, volume }, state, served }) => {
+      return { mountpoint, volume, state, atMs, ...readClient(served?.metrics ?? []) };
+    });
   }
 
   /** Mounts a volume; programs can use it when this settles. Rejects with a {@linkcode MountFailure}, and nothing stays. */
@@ -284,6 +300,7 @@ export class ClientMounts {
       else if (report.type === "ended") over(report.reason);
       else session.want(report.epoch);
     };
+    const metrics = clientMetricsMemory();
     const start: ClientWorkerStart = {
       mailbox: mailbox.port,
       log: logger.options,
@@ -296,6 +313,7 @@ export class ClientMounts {
       accessTimes,
       fuseFd: fd,
       ioTimeoutMs,
+      metrics,
     };
     worker.postMessage(start);
     const tell = (order: ClientOrder) => {
@@ -316,7 +334,7 @@ export class ClientMounts {
     } finally {
       clearTimeout(timer);
     }
-    return { worker, mailbox, session, ended: ended.promise };
+    return { worker, mailbox, session, metrics: [metrics], ended: ended.promise };
   }
 
   /** Waits for the end of a mount that is up, and brings it back unless somebody wanted the end. */

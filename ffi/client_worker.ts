@@ -18,6 +18,7 @@ import type { ClientOrder, ClientReport, ClientStop, ClientWorkerStart } from ".
 import { FuseDevice, FuseNotifier } from "./fuse/device.ts";
 import { openLogger } from "./log.ts";
 import { type Answer, ReactorMailbox } from "./mailbox.ts";
+import { clientMeter, publishClient } from "./metrics/client_metrics.ts";
 import { SocketNetwork } from "./net.ts";
 import { Reactor } from "./reactor.ts";
 
@@ -51,14 +52,17 @@ class MountWorker {
     const { volume: volumeId, readOnly, accessTimes } = start;
     const volume = new VolumeClient(this.#session, { volumeId, readOnly, accessTimes });
     const notifier = new FuseNotifier(this.#reactor, start.fuseFd);
+    const fuse = new FuseSession(volume, {
+      onReady: () => this.#report({ type: "ready" }),
+      notifier,
+      readsAnew: accessTimes.atime === "strictatime",
+      meter: clientMeter(this.#reactor, start.metrics),
+    });
+    publishClient({ reactor: this.#reactor, session: this.#session, mount: fuse }, start.metrics);
     this.#device = new FuseDevice({
       reactor: this.#reactor,
       fd: start.fuseFd,
-      session: new FuseSession(volume, {
-        onReady: () => this.#report({ type: "ready" }),
-        notifier,
-        readsAnew: accessTimes.atime === "strictatime",
-      }),
+      session: fuse,
       notifier,
       onEnd: (reason) => void this.#reactor.scheduler.spawn(this.#end(reason)),
     });

@@ -20,6 +20,8 @@ export type ControlQuestion =
   | { ask: "probe" }
   | { ask: "list" }
   | { ask: "mount"; wish: MountWish; /** Refused when the daemon has another manager. */ managerAddress?: string }
+  /** Answered with MountMetrics of all mounts, or of one. */
+  | { ask: "metrics"; mountpoint?: string }
   | { ask: "unmount"; mountpoint: string; lazy: boolean };
 
 /** What it says of itself. */

@@ -5,7 +5,7 @@
  * @module
  */
 
-import { createHmac } from "node:crypto";
+import { createHash, createHmac, timingSafeEqual } from "node:crypto";
 import { Encoder } from "cbor-x";
 import type { ErrorCode } from "../core/manager/manager.ts";
 
@@ -72,4 +72,25 @@ export function decodeCbor(bytes: Uint8Array): unknown {
  */
 export function managerToken(secret: string): string {
   return createHmac("sha256", secret).update("sealfs manager api").digest("hex");
+}
+
+/** Whether a request carries the token of a secret, as Bearer or as the password of Basic. Without a secret all do. */
+export function tokenCheck(secret: string | undefined): (request: Request) => boolean {
+  if (secret === undefined) return () => true;
+  const wanted = digest(managerToken(secret));
+  return (request) => timingSafeEqual(digest(tokenOf(request)), wanted);
+}
+
+function tokenOf(request: Request): string {
+  const [scheme, value = ""] = (request.headers.get("authorization") ?? "").split(" ");
+  if (scheme.toLowerCase() !== "basic") return value;
+  try {
+    return atob(value).split(":").slice(1).join(":");
+  } catch {
+    return "";
+  }
+}
+
+function digest(text: string): Uint8Array {
+  return createHash("sha256").update(text).digest();
 }

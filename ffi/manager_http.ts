@@ -9,7 +9,6 @@
  * @module
  */
 
-import { createHash, timingSafeEqual } from "node:crypto";
 import { isRefusal, type Manager, type Reply } from "../core/manager/manager.ts";
 import { decodeMap } from "../core/placement/map.ts";
 import type { Logger } from "./log.ts";
@@ -20,13 +19,14 @@ import {
   encodeCbor,
   jsonType,
   longPollMs,
-  managerToken,
   paths,
   requestBytesMax,
   statusOf,
+  tokenCheck,
 } from "./manager_api.ts";
 import { dashboardPage } from "./manager_dashboard.ts";
 import { metricsText, type RequestCounts } from "./manager_metrics.ts";
+import { metricsType } from "./metrics/text.ts";
 
 /** Time a request's body may take to arrive. */
 const bodyTimeoutMs = 10_000;
@@ -45,6 +45,8 @@ export interface ManagerServiceOptions {
   port: number;
   secret?: string;
   heartbeatIntervalMs: number;
+  /** Of the program, for metrics. */
+  version: string;
   logger: Logger;
 }
 
@@ -57,6 +59,8 @@ export interface ManagerService {
   readonly finished: Promise<string | undefined>;
   /** Answers what is open, takes nothing new, ends. */
   stop(): Promise<void>;
+  /** The page of /metrics, for another address as well. */
+  metrics(): string;
 }
 
 /** A refusal made here rather than in the manager. */
@@ -80,7 +84,7 @@ class Service implements ManagerService {
   readonly #options: ManagerServiceOptions;
   readonly #manager: Manager;
   readonly #server: Deno.HttpServer<Deno.NetAddr>;
-  readonly #token: Uint8Array | undefined;
+  readonly #authorized: (request: Request) => boolean;
   readonly #waiters = new Set<() => void>();
   readonly #counts: RequestCounts = new Map();
   readonly #ticker: ReturnType<typeof setInterval>;
@@ -90,7 +94,7 @@ class Service implements ManagerService {
   constructor(options: ManagerServiceOptions) {
     this.#options = options;
     this.#manager = options.manager;
-    this.#token = options.secret === undefined ? undefined : digest(managerToken(options.secret));
+    this.#authorized = tokenCheck(options.secret);
     this.finished = new Promise((resolve) => this.#finish = resolve);
     const { hostname, port } = options;
     this.#server = Deno.serve(
@@ -112,6 +116,10 @@ class Service implements ManagerService {
     await Promise.race([this.#server.shutdown(), late.promise]);
     clearTimeout(timer);
     this.#finish(undefined);
+  }
+
+  metrics(): string {
+    return metricsText(this.#manager.status(performance.now()), this.#counts, this.#options.version);
   }
 
   #tick(): void {
@@ -171,7 +179,7 @@ class Service implements ManagerService {
     const get = request.method === "GET";
     if (get && url.pathname === "/") return html(dashboardPage);
     if (get && url.pathname === "/metrics") {
-      return text(metricsText(this.#manager.status(performance.now()), this.#counts));
+      return new Response(this.metrics(), { headers: { "content-type": metricsType } });
     }
     const exact = this.#handlers[`${request.method} ${url.pathname}`];
     if (exact !== undefined) return exact(request, url);
@@ -189,17 +197,7 @@ class Service implements ManagerService {
   }
 
   #authorize(request: Request): void {
-    if (this.#token === undefined) return;
-    const [scheme, value = ""] = (request.headers.get("authorization") ?? "").split(" ");
-    let token = value;
-    if (scheme.toLowerCase() === "basic") {
-      try {
-        token = atob(value).split(":").slice(1).join(":");
-      } catch {
-        token = "";
-      }
-    }
-    if (timingSafeEqual(digest(token), this.#token)) return;
+    if (this.#authorized(request)) return;
     throw new HttpRefusal("unauthorized", "wrong or missing secret: give the cluster's --secret-file");
   }
 
@@ -266,18 +264,10 @@ class Service implements ManagerService {
   }
 }
 
-function digest(text: string): Uint8Array {
-  return createHash("sha256").update(text).digest();
-}
-
 function html(page: string): Response {
   return new Response(page, {
     headers: { "content-type": "text/html; charset=utf-8", "content-security-policy": "frame-ancestors 'none'" },
   });
-}
-
-function text(body: string): Response {
-  return new Response(body, { headers: { "content-type": "text/plain; version=0.0.4; charset=utf-8" } });
 }
 
 /** `value` in CBOR or JSON, as the request accepts. */

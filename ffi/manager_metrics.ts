@@ -1,28 +1,27 @@
 /**
- * The manager's metrics in the text format of Prometheus, version 0.0.4.
+ * The manager's metrics: the cluster as it sees it, and what it is asked.
  *
  * @module
  */
 
 import type { ClusterStatus } from "../core/manager/manager.ts";
+import { paths } from "./manager_api.ts";
+import { metric, processMetrics, type Sample } from "./metrics/text.ts";
 
 /** Requests answered, by `METHOD path status`. */
 export type RequestCounts = Map<string, number>;
 
-interface Sample {
-  labels?: Record<string, string | number>;
-  value: number;
-}
-
 /** The page behind /metrics. */
-export function metricsText(status: ClusterStatus, requests: RequestCounts): string {
+export function metricsText(status: ClusterStatus, requests: RequestCounts, version: string): string {
   const { servers, volumes, sessions } = status;
   const count = (state: string) => servers.filter((server) => server.state === state).length;
   const each = (value: (server: typeof servers[number]) => number): Sample[] =>
     servers.map((server) => ({ labels: { server: server.id, address: server.address }, value: value(server) }));
   const eachVolume = (value: (volume: typeof volumes[number]) => number): Sample[] =>
     volumes.map((volume) => ({ labels: { volume: volume.name, id: volume.id }, value: value(volume) }));
+  const heard = servers.filter((server) => server.lastHeartbeatAgoMs !== null);
   return [
+    processMetrics("manager", version),
     metric("sealfs_epoch", "counter", "Version of the cluster map", [{ value: status.epoch }]),
     metric("sealfs_shards", "gauge", "Shards of the cluster", [{ value: status.shards }]),
     metric(
@@ -36,12 +35,25 @@ export function metricsText(status: ClusterStatus, requests: RequestCounts): str
     metric("sealfs_server_capacity_bytes", "gauge", "Room of a server", each((one) => one.capacityBytes)),
     metric("sealfs_server_used_bytes", "gauge", "Used room of a server", each((one) => one.usedBytes)),
     metric("sealfs_server_requests_per_second", "gauge", "Load of a server", each((one) => one.requestsPerSecond)),
+    metric("sealfs_server_host_load", "gauge", "Load average of a server's machine", each((one) => one.hostLoad)),
+    metric(
+      "sealfs_server_heartbeat_age_seconds",
+      "gauge",
+      "Time since a server was heard",
+      heard.map(({ id, address, lastHeartbeatAgoMs }) => {
+        return { labels: { server: id, address }, value: lastHeartbeatAgoMs! / 1000 };
+      }),
+    ),
     metric("sealfs_volumes", "gauge", "Volumes", [{ value: volumes.length }]),
     metric("sealfs_volume_size_bytes", "gauge", "Size of a volume", eachVolume((one) => one.sizeBytes)),
     metric("sealfs_volume_used_bytes", "gauge", "Use of a volume", eachVolume((one) => one.usedBytes)),
     metric("sealfs_volume_inodes", "gauge", "Inodes of a volume", eachVolume((one) => one.inodes)),
     metric("sealfs_client_sessions", "gauge", "Clients", [{ value: sessions.length }]),
     metric("sealfs_mounts", "gauge", "Mounts", [{ value: sessions.reduce((sum, one) => sum + one.mounts.length, 0) }]),
+    metric("sealfs_manager_heartbeats_total", "counter", "Heartbeats taken", [
+      { labels: { from: "servers" }, value: requests.get(`POST ${paths.serverHeartbeat} 200`) ?? 0 },
+      { labels: { from: "clients" }, value: requests.get(`POST ${paths.clientHeartbeat} 200`) ?? 0 },
+    ]),
     metric(
       "sealfs_manager_requests_total",
       "counter",
@@ -52,16 +64,4 @@ export function metricsText(status: ClusterStatus, requests: RequestCounts): str
       }),
     ),
   ].join("");
-}
-
-function metric(name: string, type: "counter" | "gauge", help: string, samples: Sample[]): string {
-  const lines = samples.map(({ labels = {}, value }) => {
-    const list = Object.entries(labels).map(([key, text]) => `${key}="${escape(String(text))}"`).join(",");
-    return `${name}${list === "" ? "" : `{${list}}`} ${value}\n`;
-  });
-  return `# HELP ${name} ${help}\n# TYPE ${name} ${type}\n${lines.join("")}`;
-}
-
-function escape(text: string): string {
-  return text.replace(/\\/g, "\\\\").replace(/"/g, '\\"').replace(/\n/g, "\\n");
 }

@@ -8,6 +8,7 @@
 import type { VolumeUsage } from "../core/manager/manager.ts";
 import type { LogOptions } from "./log.ts";
 import type { MailboxPort } from "./mailbox.ts";
+import type { StoreMetricsMemory } from "./metrics/server_metrics.ts";
 
 /** The first message to a Worker: all it needs to open its store and serve. */
 export interface ServerWorkerStart {
@@ -27,6 +28,8 @@ export interface ServerWorkerStart {
   storagePaths: string[];
   /** The cluster map, encoded. */
   map: Uint8Array;
+  /** Where the store shows its figures. */
+  metrics: StoreMetricsMemory;
 }
 
 /** Posted by the main thread. */

@@ -12,6 +12,8 @@ import { parseHostPort } from "./address.ts";
 import type { Logger } from "./log.ts";
 import { MainMailbox } from "./mailbox.ts";
 import { ManagerClient, ManagerFailure, pause } from "./manager_client.ts";
+import { serveMetrics } from "./metrics/http.ts";
+import { readStore, serverMetricsText, type StoreMetricsMemory, storeMetricsMemory } from "./metrics/server_metrics.ts";
 import { resolveHost } from "./resolve.ts";
 import { type HeldServer, holdServer } from "./server_identity.ts";
 import type {
@@ -45,6 +47,10 @@ export interface ServerProcessOptions {
   stores?: number;
   weight: number;
   secret?: string;
+  /** `host:port` of /metrics and /healthz; none without it. */
+  metricsAddress?: string;
+  /** Of the program, for metrics. */
+  version: string;
   logger: Logger;
   /** Settles when the server is to stop. */
   stop: Promise<unknown>;
@@ -57,17 +63,27 @@ export async function runServer(options: ServerProcessOptions): Promise<string |
   const held = holdServer(options);
   if (typeof held === "string") return held;
   const server = new ServerProcess(options, held);
+  const { metricsAddress, secret, logger } = options;
+  const service = metricsAddress === undefined ? undefined : serveMetrics({
+    address: metricsAddress,
+    secret,
+    metrics: () => server.metrics(),
+    problems: () => server.problems(),
+    logger,
+  });
   try {
-    return await server.run();
+    return typeof service === "string" ? service : await server.run();
   } finally {
     server.close();
     held.close();
+    if (typeof service === "object") await service.close();
   }
 }
 
 interface StoreWorker {
   worker: Worker;
   mailbox: MainMailbox;
+  metrics: StoreMetricsMemory;
 }
 
 class ServerProcess {
@@ -125,6 +141,20 @@ class ServerProcess {
     const problem = await this.#stopStores();
     await this.#leave(session);
     return problem;
+  }
+
+  /** The page of /metrics. */
+  metrics(): string {
+    const stores = this.#stores.map(({ metrics }) => readStore(metrics)), { version } = this.#options;
+    return serverMetricsText({ stores, serverId: this.#held.file.serverId, epoch: this.#epoch, version });
+  }
+
+  /** What keeps the server from serving, a line each. */
+  problems(): string[] {
+    if (this.#stopping) return ["the server is stopping"];
+    if (this.#session === 0) return [`not registered yet with the manager at ${this.#client.address}`];
+    const opening = this.#stores.length - this.#ready;
+    return opening === 0 ? [] : [`${opening} of ${this.#stores.length} stores are not served yet`];
   }
 
   /** Tells the manager, if it is there, so that nobody has to notice. */
@@ -208,7 +238,8 @@ class ServerProcess {
     mailbox.onDeath = (reason) => failed(`internal error: ${reason}`);
     mailbox.onMessage = (message) => this.#report(store, message as ServerReport, failed);
     mailbox.onCall = (message) => resolveHost((message as ResolveQuestion).host);
-    this.#stores.push({ worker, mailbox });
+    const metrics = storeMetricsMemory();
+    this.#stores.push({ worker, mailbox, metrics });
     const start: ServerWorkerStart = {
       mailbox: mailbox.port,
       log: logger.options,
@@ -217,6 +248,7 @@ class ServerProcess {
       stores: this.#held.file.stores,
       databasePath,
       storagePaths: this.#held.storagePaths,
+      metrics,
       ...of,
     };
     worker.postMessage(start);

@@ -16,11 +16,11 @@ import { DecodeError } from "../core/protocol/codec.ts";
 import { frameBytesMax, readFrame } from "../core/protocol/frame.ts";
 import { HELLO } from "../core/protocol/messages.ts";
 import { StoreServer } from "../core/server/server.ts";
-import type { Store } from "../core/store/store.ts";
 import { Future, type Task, wait } from "../core/task.ts";
 import type { SocketLink } from "./link.ts";
 import { openLogger } from "./log.ts";
 import { type Answer, ReactorMailbox } from "./mailbox.ts";
+import { publishStore, storeMeters } from "./metrics/server_metrics.ts";
 import { SocketNetwork } from "./net.ts";
 import { hookOrder, Reactor } from "./reactor.ts";
 import type {
@@ -45,6 +45,7 @@ class StoreWorker {
   readonly #mailbox: ReactorMailbox;
   readonly #network: SocketNetwork;
   readonly #maps: MapHolder;
+  readonly #meters: ReturnType<typeof storeMeters>;
   #opened: OpenedStore | null = null;
   #server: StoreServer | null = null;
   #stopping = false;
@@ -53,6 +54,7 @@ class StoreWorker {
     this.#start = start;
     const logger = openLogger(start.log);
     this.#reactor = new Reactor({ log: logger.log });
+    this.#meters = storeMeters(this.#reactor, start.metrics);
     this.#mailbox = new ReactorMailbox(this.#reactor, start.mailbox);
     this.#network = new SocketNetwork(this.#reactor, { resolve: (host) => this.#resolve(host) });
     this.#maps = new MapHolder(decodeMap(start.map), (epoch) => this.#report({ type: "needMap", epoch }));
@@ -71,18 +73,19 @@ class StoreWorker {
   *#open(): Task<void> {
     const { clusterId, serverId, store: storeIndex, stores: storeCount, databasePath, storagePaths } = this.#start;
     const identity = { clusterId, serverId, storeIndex, storeCount };
-    const opened = yield* openStore({ reactor: this.#reactor, databasePath, storagePaths, identity });
+    const { checkpoints } = this.#meters;
+    const opened = yield* openStore({ reactor: this.#reactor, databasePath, storagePaths, identity, checkpoints });
     if ("error" in opened) return this.#fail(opened.error);
     this.#opened = opened;
-    this.#serve(opened.store);
+    this.#serve(opened);
   }
 
-  #serve(store: Store): void {
+  #serve(opened: OpenedStore): void {
     const { clusterId, serverId, store: storeIndex, session, secret, listen } = this.#start;
     const server = new StoreServer({
       runtime: this.#reactor,
       network: this.#network,
-      store,
+      store: opened.store,
       maps: this.#maps,
       clusterId,
       serverId,
@@ -92,10 +95,12 @@ class StoreWorker {
       incarnation: this.#reactor.random32() * 2 ** 20 + (this.#reactor.random32() >>> 12),
       rootOwner: { uid: Deno.uid() ?? 0, gid: Deno.gid() ?? 0 },
       onFailed: (reason) => this.#fail(reason),
+      meter: this.#meters.messages,
     });
     this.#server = server;
     this.#reactor.atEndOfTurn(hookOrder.store, () => void server.endOfTurn());
     server.start();
+    publishStore({ reactor: this.#reactor, network: this.#network, server, opened }, this.#start.metrics);
     if (storeIndex === 0) {
       try {
         this.#network.listen({ address: listen, serverId, onLink: (link) => this.#greet(link) });

@@ -5,6 +5,7 @@
  */
 
 import { runClientDaemon } from "../../ffi/client_daemon.ts";
+import { metricsFlag } from "../config.ts";
 import { command, CommandError } from "../flags.ts";
 import { writeOut } from "../output.ts";
 import { stopSignal } from "../signals.ts";
@@ -19,7 +20,7 @@ export const { run } = command(
     details:
       "The daemon remembers its mounts and restores them at its next start, after a crash too. `client mount`\n" +
       "starts one when none runs. It waits for the manager if that is not there.",
-    flags: clientFlags,
+    flags: [...clientFlags, metricsFlag],
   },
   async ({ flags }) => {
     const socket = socketPath(flags);
@@ -30,6 +31,7 @@ export const { run } = command(
       statePath: statePath(flags),
       ioTimeoutMs: ioTimeoutMs(flags),
       version,
+      metricsAddress: flags["metrics-address"],
       logger: loggerOf(flags),
       stop: stopSignal(),
       onReady: () => writeOut(`sealfs client daemon: ready at ${socket}\n`),

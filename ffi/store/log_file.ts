@@ -28,6 +28,8 @@ interface OpenFile {
 
 /** See the module. Failures to read the folder throw; everything else is an errno. */
 export class FileLog implements LogFile {
+  /** Since the start. */
+  readonly counters = { writes: 0, bytes: 0, syncs: 0 };
   readonly #reactor: Reactor;
   readonly #folder: string;
   readonly #sizes = new Map<number, number>();
@@ -81,6 +83,8 @@ export class FileLog implements LogFile {
   write(bytes: Uint8Array): number {
     const file = this.#current!;
     file.dirty = true;
+    this.counters.writes++;
+    this.counters.bytes += bytes.length;
     for (let done = 0; done < bytes.length;) {
       const rest = bytes.subarray(done) as Bytes;
       const count = checked(libc.pwriteBuffer(file.fd, rest, BigInt(rest.length), BigInt(this.#offset)));
@@ -101,6 +105,7 @@ export class FileLog implements LogFile {
     const pending = files.map((file) => {
       file.dirty = false;
       file.busy++;
+      this.counters.syncs++;
       return this.#reactor.fdatasync(file.fd);
     });
     let failure = 0;
@@ -117,6 +122,7 @@ export class FileLog implements LogFile {
     // A sync under way may not have reached the disk yet: its files are synced once more.
     for (const file of this.#files) {
       if (!file.dirty && file.busy === 0) continue;
+      this.counters.syncs++;
       const result = checked(libc.fdatasync(file.fd));
       if (result < 0) return -result;
       file.dirty = false;

@@ -8,6 +8,7 @@
 
 import { join } from "@std/path";
 import { Store, type StoreError, type StoreIdentity, type StoreLimits } from "../../core/store/store.ts";
+import type { Meter } from "../../core/metrics/meter.ts";
 import type { Task } from "../../core/task.ts";
 import type { Reactor } from "../reactor.ts";
 import { FileContainer } from "./container.ts";
@@ -25,11 +26,15 @@ export interface OpenStoreOptions {
   limits?: Partial<StoreLimits>;
   /** Most bytes of the image. */
   imageBytesMax?: number;
+  /** Measures checkpoints. */
+  checkpoints?: Meter;
 }
 
 /** A store with its files. */
 export interface OpenedStore {
   readonly store: Store;
+  /** What was written to the log. */
+  readonly logCounters: FileLog["counters"];
   /** Last checkpoint, then everything is closed and the folder is free. errno of the checkpoint. */
   close(): Task<number>;
   /** Closes everything after `store.close()`, once no task of the reactor can ask the store any more. */
@@ -44,8 +49,8 @@ export function* openStore(options: OpenStoreOptions): Task<OpenedStore | StoreE
     const fault = parts.open(folder, options);
     if (fault === "") {
       const { image, log, container } = parts as Required<Parts>;
-      const { reactor: runtime, limits, identity } = options;
-      const store = yield* Store.open({ image, log, container, runtime, limits }, identity);
+      const { reactor: runtime, limits, identity, checkpoints } = options;
+      const store = yield* Store.open({ image, log, container, runtime, limits, checkpoints }, identity);
       if (!("error" in store)) return new OpenStore(store, parts);
       parts.close();
       return { error: `${folder}: ${store.error}` };
@@ -98,6 +103,10 @@ class Parts {
 
 class OpenStore implements OpenedStore {
   constructor(readonly store: Store, readonly parts: Parts) {}
+
+  get logCounters(): FileLog["counters"] {
+    return this.parts.log!.counters;
+  }
 
   *close(): Task<number> {
     const errno = yield* this.store.close();

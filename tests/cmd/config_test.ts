@@ -20,6 +20,7 @@ function settings(args: string[], env: Record<string, string> = {}) {
 }
 
 const whole = `address: "[::1]:9000"
+metrics_address: "[::1]:9001"
 data_path: data
 log_level: info
 shards: 64
@@ -32,6 +33,7 @@ server_timeout_ms: 1000
 Deno.test("parseManagerFile() reads every key, with paths from the file's folder", () => {
   assertEquals(parseManagerFile(whole, "/etc/sealfs/manager.yaml"), {
     address: "[::1]:9000",
+    metricsAddress: "[::1]:9001",
     dataPath: "/etc/sealfs/data",
     logLevel: "info",
     shards: 64,
@@ -85,6 +87,8 @@ Deno.test("managerSettings() lets flags win over the file and the file over defa
     const fromFile = settings(["--config", `${folder}/manager.yaml`]);
     assertEquals([fromFile.address, fromFile.shards, fromFile.dataPath], ["[::1]:9000", 64, `${folder}/data`]);
     const fromFlags = settings(["--config", `${folder}/manager.yaml`, "--address=h:1", "--log-level=error"]);
+    assertEquals(fromFile.metricsAddress, "[::1]:9001");
+    assertEquals(settings(["--metrics-address=h:2"]).metricsAddress, "h:2");
     assertEquals([fromFlags.address, fromFlags.logLevel, fromFlags.shards], ["h:1", "error", 64]);
     const fromEnv = settings([], { SEALFS_CONFIG_PATH: folder });
     assertEquals(fromEnv.address, "[::1]:9000");
@@ -112,7 +116,7 @@ Deno.test("every key of the file has a flag of the same name", () => {
   const names: string[] = managerFlags.map((flag) => flag.name);
   const message = assertThrows(() => parseManagerFile("x: 1", "m"), CommandError).message;
   const keys = message.slice(message.indexOf("there are") + 10).split(", ");
-  assertEquals(keys.length, 8);
+  assertEquals(keys.length, 9);
   for (const key of keys) assert(names.includes(key.replaceAll("_", "-")), key);
 });
 

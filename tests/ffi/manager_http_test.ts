@@ -55,6 +55,7 @@ async function withService(options: { secret?: string; clientSecret?: string }, 
     port: 0,
     secret,
     heartbeatIntervalMs: 500,
+    version: "1.2.3",
     logger,
   });
   const address = `127.0.0.1:${service.port}`;
