@@ -31,6 +31,8 @@ const verbs: Record<string, Verb> = {
   rm: { summary: "Remove files and whole trees", load: () => import("./client/rm.ts") },
   info: { summary: "Show where a file is and who uses it", load: () => import("./client/info.ts") },
   status: { summary: "Show servers, volumes and clients of the cluster", load: () => import("./client/status.ts") },
+  stats: { summary: "Show what mounts do, interval by interval", load: () => import("./client/stats.ts") },
+  profile: { summary: "Show where the time of a mount goes", load: () => import("./client/profile.ts") },
   fsck: { summary: "Check the whole cluster, and repair it", load: () => import("./client/fsck.ts") },
   probe: { summary: "Tell whether daemon and manager answer", load: () => import("./client/probe.ts") },
 };

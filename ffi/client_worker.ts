@@ -18,7 +18,7 @@ import type { ClientOrder, ClientReport, ClientStop, ClientWorkerStart } from ".
 import { FuseDevice, FuseNotifier } from "./fuse/device.ts";
 import { openLogger } from "./log.ts";
 import { type Answer, ReactorMailbox } from "./mailbox.ts";
-import { clientMeter, publishClient } from "./metrics/client_metrics.ts";
+import { clientMeter, clientTrips, publishClient } from "./metrics/client_metrics.ts";
 import { SocketNetwork } from "./net.ts";
 import { Reactor } from "./reactor.ts";
 
@@ -48,6 +48,7 @@ class MountWorker {
       secret: start.secret === null ? null : new TextEncoder().encode(start.secret),
       session: start.session,
       ioTimeoutMs: start.ioTimeoutMs,
+      sentFor: clientTrips(start.metrics),
     });
     const { volume: volumeId, readOnly, accessTimes } = start;
     const volume = new VolumeClient(this.#session, { volumeId, readOnly, accessTimes });

@@ -42,6 +42,8 @@ export interface ClientSessionOptions {
   callTimeoutMs?: number;
   /** The session is dead: get a new one from the manager and call {@linkcode ClientSession.renew}. */
   onSessionDead?: () => void;
+  /** Counts the requests sent by what they are sent for, see CallerCounters. */
+  sentFor?: Float64Array;
 }
 
 /** See the module's comment. One a reactor. */
@@ -67,6 +69,7 @@ export class ClientSession {
       keepLinks: true,
       ioTimeoutMs,
       callTimeoutMs,
+      sentFor: options.sentFor,
       hooks: {
         reclaim: (server, store) => this.#claims(server, store),
         push: (frame, server, store) => this.#push(frame, server, store),

@@ -18,7 +18,7 @@ export const bucketCount = bucketsPerPower * (powers + 1);
 const microsecondsMax = 2 ** (powers + 3) - 1;
 
 // Numbers of a row, before its buckets.
-const countAt = 0, totalAt = 1, maxAt = 2, bytesAt = 3, tripsAt = 4, numbers = 5;
+const countAt = 0, totalAt = 1, maxAt = 2, bytesAt = 3, numbers = 4;
 
 /** What is known of one kind of operation. Buckets without an operation are left out. Plain data: it travels as JSON. */
 export interface OperationFigures {
@@ -50,18 +50,21 @@ export function bucketEndMs(bucket: number): number {
 
 /** See the module's comment. Kinds are numbers from 0; one that is out of range counts as 0. */
 export class LatencyTable {
+  /** Requests sent to servers for each kind: counted by whoever sends them. */
+  readonly trips: Float64Array;
   readonly #numbers: Float64Array;
   readonly #buckets: Uint32Array;
 
   /** `memory` has {@linkcode LatencyTable.bytes} zeros, or what another table of as many kinds counts in. */
   constructor(readonly kinds: number, memory: ArrayBufferLike = new ArrayBuffer(LatencyTable.bytes(kinds))) {
-    this.#numbers = new Float64Array(memory, 0, kinds * numbers);
-    this.#buckets = new Uint32Array(memory, this.#numbers.byteLength, kinds * bucketCount);
+    this.trips = new Float64Array(memory, 0, kinds);
+    this.#numbers = new Float64Array(memory, this.trips.byteLength, kinds * numbers);
+    this.#buckets = new Uint32Array(memory, this.trips.byteLength + this.#numbers.byteLength, kinds * bucketCount);
   }
 
   /** Bytes of memory for so many kinds. */
   static bytes(kinds: number): number {
-    return kinds * (numbers * 8 + bucketCount * 4);
+    return kinds * ((1 + numbers) * 8 + bucketCount * 4);
   }
 
   /** One more operation, which took `ms` and moved `bytes` of data. */
@@ -74,24 +77,19 @@ export class LatencyTable {
     this.#buckets[row * bucketCount + bucketOf(ms)]++;
   }
 
-  /** Requests that were sent to servers for operations of a kind since the start. */
-  setTrips(kind: number, trips: number): void {
-    this.#numbers[(kind < this.kinds ? kind : 0) * numbers + tripsAt] = trips;
-  }
-
   /** Every kind that has happened or has sent something, named by `nameOf`. */
   figures(nameOf: (kind: number) => string): OperationFigures[] {
     const list: OperationFigures[] = [], all = this.#numbers;
     for (let kind = 0; kind < this.kinds; kind++) {
       const at = kind * numbers;
-      if (all[at + countAt] === 0 && all[at + tripsAt] === 0) continue;
+      if (all[at + countAt] === 0 && this.trips[kind] === 0) continue;
       list.push({
         name: nameOf(kind),
         count: all[at + countAt],
         totalMs: all[at + totalAt],
         maxMs: all[at + maxAt],
         bytes: all[at + bytesAt],
-        trips: all[at + tripsAt],
+        trips: this.trips[kind],
         buckets: this.#bucketsOf(kind),
       });
     }
@@ -136,12 +134,12 @@ function difference(before: OperationFigures | undefined, after: OperationFigure
   const had = new Map(before.buckets);
   const buckets = after.buckets.map(([bucket, count]): [number, number] => [bucket, count - (had.get(bucket) ?? 0)])
     .filter(([, count]) => count > 0);
-  const last = buckets.at(-1)?.[0];
+  const last = buckets.at(-1)?.[0], totalMs = after.totalMs - before.totalMs;
   return {
     name: after.name,
     count: after.count - before.count,
-    totalMs: after.totalMs - before.totalMs,
-    maxMs: last === undefined ? 0 : Math.min(after.maxMs, bucketEndMs(last)),
+    totalMs,
+    maxMs: last === undefined ? 0 : Math.min(after.maxMs, bucketEndMs(last), totalMs),
     bytes: after.bytes - before.bytes,
     trips: after.trips - before.trips,
     buckets,

@@ -70,8 +70,8 @@ export interface CallerHooks {
 export interface CallerCounters {
   /** Requests sent, by message type number; one sent twice counts twice. */
   sent: number[];
-  /** Requests sent, by what the task that made them worked for (Scheduler.origin). */
-  sentFor: number[];
+  /** Requests sent, by what the task that made them worked for (Scheduler.origin); beyond its length nothing counts. */
+  sentFor: Float64Array;
   /** Attempts beyond a call's first. */
   retries: number;
   bytesSent: number;

@@ -84,6 +84,8 @@ export interface CallerOptions {
   callTimeoutMs?: number;
   ioTimeoutMs?: number;
   hooks?: CallerHooks;
+  /** Where {@linkcode CallerCounters.sentFor} is counted; without it nowhere. */
+  sentFor?: Float64Array;
 }
 
 const noOptions: CallOptions = {};
@@ -99,16 +101,7 @@ export class Caller implements CallerContext {
   readonly callTimeoutMs: number;
   readonly ioTimeoutMs: number;
   readonly hooks: CallerHooks;
-  readonly counters: CallerCounters = {
-    sent: [],
-    sentFor: [],
-    retries: 0,
-    bytesSent: 0,
-    bytesReceived: 0,
-    malformed: 0,
-    strays: 0,
-    links: 0,
-  };
+  readonly counters: CallerCounters;
 
   #lane: { index: number; of: number };
   #session: number;
@@ -134,6 +127,16 @@ export class Caller implements CallerContext {
     this.callTimeoutMs = options.callTimeoutMs ?? callTimeoutMsDefault;
     this.ioTimeoutMs = options.ioTimeoutMs ?? ioTimeoutMsDefault;
     this.hooks = options.hooks ?? {};
+    this.counters = {
+      sent: [],
+      sentFor: options.sentFor ?? new Float64Array(1),
+      retries: 0,
+      bytesSent: 0,
+      bytesReceived: 0,
+      malformed: 0,
+      strays: 0,
+      links: 0,
+    };
     this.maps.onChange(() => this.#mapChanged());
   }
 

@@ -318,7 +318,7 @@ export class Peer {
     call.message.request.write(writer, call.body);
     const frame = finishFrame(writer, data?.length ?? 0);
     context.counters.sent[head.type] = (context.counters.sent[head.type] ?? 0) + 1;
-    context.counters.sentFor[call.origin] = (context.counters.sentFor[call.origin] ?? 0) + 1;
+    context.counters.sentFor[call.origin]++;
     context.counters.bytesSent += frame.length + (data?.length ?? 0);
     link.send(frame, data);
   }

@@ -67,13 +67,17 @@ export function clientMeter(reactor: Reactor, memory: ClientMetricsMemory): Mete
   return sharedMeter(reactor, opcodes, memory.operations);
 }
 
+/** Where the session of a mount counts what its requests to servers are sent for. */
+export function clientTrips(memory: ClientMetricsMemory): Float64Array {
+  return new LatencyTable(opcodes, memory.operations).trips;
+}
+
 /** Puts the reactor's figures up from now on. */
 export function publishClient({ reactor, session, mount }: ClientSources, memory: ClientMetricsMemory): void {
-  const figures = new Figures(figureNames, memory.figures), table = new LatencyTable(opcodes, memory.operations);
+  const figures = new Figures(figureNames, memory.figures);
   const { caller, leases } = session;
   publishWhenBusy(reactor, () => {
     const { turns, enters, submissions, tasks } = reactor.statistics(), { counters } = caller;
-    counters.sentFor.forEach((trips, opcode) => table.setTrips(opcode, trips));
     figures.set({
       processorMs: reactor.processorMs(),
       turns,

@@ -256,6 +256,8 @@ export interface ClusterOptions {
   logLevel?: string;
   /** `--io-timeout` of the client daemons in seconds; default 60. */
   ioTimeoutS?: number;
+  /** Serve metrics and health of every process, see {@linkcode Cluster.metrics}. */
+  metrics?: boolean;
   /** Time that everything done with it may take; default 5 minutes. */
   timeoutMs?: number;
 }
@@ -268,6 +270,8 @@ export class Cluster {
   readonly servers: Process[] = [];
   readonly clients: Client[] = [];
   readonly managerAddress: string;
+  /** `host:port` of /metrics of each process, by its name, if they were asked for. */
+  readonly metrics: Record<string, string> = {};
   readonly manager: Process;
   readonly #options: ClusterOptions;
   readonly #program: readonly string[];
@@ -302,6 +306,9 @@ export class Cluster {
   }
 
   #process(name: string, args: string[]): Process {
+    if (this.#options.metrics === true) {
+      args.push(`--metrics-address=${this.metrics[name] = `127.0.0.1:${freePort()}`}`);
+    }
     return new Process(name, [...this.#program, ...args], this.#env, join(this.logs, `${name}.log`));
   }
 

@@ -35,8 +35,8 @@ Deno.test("Scheduler keeps apart what tasks work for, and hands it to the tasks 
 });
 
 Deno.test("a meter measures operations, and the requests that are sent for them are told apart", () => {
-  const cluster = new Cluster(), { client: node, caller } = cluster;
-  const table = new LatencyTable(64), meter = new Meter(node, table, () => node.nowMs());
+  const table = new LatencyTable(64), cluster = new Cluster(), { client: node } = cluster;
+  const caller = cluster.newCaller(table.trips), meter = new Meter(node, table, () => node.nowMs());
   function* ask(kind: number, servers: number[]): Task<void> {
     const beganMs = meter.begin(kind);
     for (const server of servers) yield* caller.call(PING, { server, store: 0 }, {});
@@ -44,7 +44,6 @@ Deno.test("a meter measures operations, and the requests that are sent for them 
   }
   const all = [ask(7, [1, 2, 3]), ask(9, [2])].map((task) => cluster.begin(task));
   for (const one of all) cluster.end(one);
-  caller.counters.sentFor.forEach((trips, kind) => table.setTrips(kind, trips));
   const rows = table.figures(String).filter(({ count }) => count > 0);
   assertEquals(rows.map(({ name, count, bytes, trips }) => [name, count, bytes, trips]), [["7", 1, 5, 3], [
     "9",

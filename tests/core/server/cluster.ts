@@ -67,8 +67,8 @@ export class Cluster {
     this.caller = this.newCaller();
   }
 
-  /** Another caller of the client's session, which counts its requests from 1. */
-  newCaller(): Caller {
+  /** Another caller of the client's session, which counts its requests from 1, and what they are for in `sentFor`. */
+  newCaller(sentFor?: Float64Array): Caller {
     return new Caller({
       runtime: this.client,
       network: this.client,
@@ -76,6 +76,7 @@ export class Cluster {
       secret: bytes("secret"),
       kind: m.peerKind.client,
       session: 10,
+      sentFor,
     });
   }
 
