@@ -12,7 +12,7 @@ import type { MapHolder } from "../placement/map_holder.ts";
 import { primaryOf, storeOfShard, volumeState } from "../placement/map.ts";
 import { rootShard } from "../placement/hash.ts";
 import type { Caller } from "../protocol/caller.ts";
-import { encode } from "../protocol/codec.ts";
+import { encodeSmall } from "../protocol/codec.ts";
 import { type Head, noShard, noSlot } from "../protocol/frame.ts";
 import type { Message } from "../protocol/messages.ts";
 import type { Runtime, Time } from "../runtime.ts";
@@ -225,7 +225,7 @@ export class Engine {
 
   /** Records a plan and a mutation's reply in one record of the request's shard; the answer carries `body`. */
   answer(request: Request, plan: Plan, body: unknown): Answer {
-    const encoded = encode(request.message.reply, body);
+    const encoded = encodeSmall(request.message.reply, body);
     this.planReply(plan, request.head.shard, request.head, { type: request.message.type, encoded });
     this.commit(request.head.shard, plan, request.head);
     return { status: 0, encoded, body };
@@ -239,7 +239,7 @@ export class Engine {
     { type, encoded, status = 0 }: { type: number; encoded: Uint8Array; status?: number },
   ): void {
     if (origin.slot === noSlot) return;
-    const record = encode(replyRecord, { sequence: origin.sequence, type, status, body: encoded });
+    const record = encodeSmall(replyRecord, { sequence: origin.sequence, type, status, body: encoded });
     plan.put(replyKey(shard, origin.session, origin.slot), record);
   }
 

@@ -36,15 +36,16 @@ import {
   bytes,
   type Codec,
   DecodeError,
+  encodeSmall,
   Reader,
   shortBytes,
+  smallBytes,
   struct,
   time,
   u16,
   u32,
   u53,
   u8,
-  Writer,
 } from "../protocol/codec.ts";
 import type { Attributes } from "./attributes.ts";
 
@@ -110,7 +111,7 @@ export class Key {
   #length = 3;
 
   constructor(shard: number, keyKind: number, capacityBytes = 32) {
-    this.#bytes = new Uint8Array(capacityBytes);
+    this.#bytes = smallBytes(capacityBytes);
     this.#bytes[0] = shard >>> 8;
     this.#bytes[1] = shard;
     this.#bytes[2] = keyKind;
@@ -139,7 +140,7 @@ export class Key {
 
   raw(value: Uint8Array): this {
     if (this.#length + value.length > this.#bytes.length) {
-      const grown = new Uint8Array(this.#length + value.length);
+      const grown = smallBytes(this.#length + value.length);
       grown.set(this.#bytes.subarray(0, this.#length));
       this.#bytes = grown;
     }
@@ -149,8 +150,24 @@ export class Key {
   }
 
   done(): Uint8Array {
-    return this.#bytes.subarray(0, this.#length);
+    return this.#length === this.#bytes.length ? this.#bytes : this.#bytes.subarray(0, this.#length);
   }
+}
+
+/** A key of `length` bytes that begins with the shard, the kind and an inode number: the ten bytes most keys share. */
+function keyOf(length: number, shard: number, keyKind: number, inode: number): Uint8Array {
+  const key = smallBytes(length), high = Math.floor(inode / 4294967296), low = inode >>> 0;
+  key[0] = shard >>> 8;
+  key[1] = shard;
+  key[2] = keyKind;
+  key[3] = high >>> 16;
+  key[4] = high >>> 8;
+  key[5] = high;
+  key[6] = low >>> 24;
+  key[7] = low >>> 16;
+  key[8] = low >>> 8;
+  key[9] = low;
+  return key;
 }
 
 /** Reads an unsigned big-endian number of `count` (<= 7) bytes out of a key. */
@@ -174,22 +191,38 @@ export function after(prefix: Uint8Array): Uint8Array {
 
 /** Key of an inode-scoped record without further parts (I, K, D, L, F, O, M, W), or the prefix of one with. */
 export function inodeKey(shard: number, keyKind: number, inode: number): Uint8Array {
-  return new Key(shard, keyKind, 10).u56(inode).done();
+  return keyOf(10, shard, keyKind, inode);
 }
 
 /** Key of a dentry. */
 export function dentryKey(dir: number, hash48: number, disc: number): Uint8Array {
-  return new Key(shardOf(dir), kind.dentry, 17).u56(dir).u48(hash48).u8(disc).done();
+  const key = keyOf(17, shardOf(dir), kind.dentry, dir), high = Math.floor(hash48 / 4294967296), low = hash48 >>> 0;
+  key[10] = high >>> 8;
+  key[11] = high;
+  key[12] = low >>> 24;
+  key[13] = low >>> 16;
+  key[14] = low >>> 8;
+  key[15] = low;
+  key[16] = disc;
+  return key;
 }
 
 /** Key of a chunk, on the shard that holds it. */
 export function chunkKey(shard: number, inode: number, chunk: number): Uint8Array {
-  return new Key(shard, kind.chunk, 14).u56(inode).u32(chunk).done();
+  const key = keyOf(14, shard, kind.chunk, inode);
+  key[10] = chunk >>> 24;
+  key[11] = chunk >>> 16;
+  key[12] = chunk >>> 8;
+  key[13] = chunk;
+  return key;
 }
 
 /** Key of a session's slot in a shard. */
 export function replyKey(shard: number, session: number, slot: number): Uint8Array {
-  return new Key(shard, kind.reply, 12).u56(session).u16(slot).done();
+  const key = keyOf(12, shard, kind.reply, session);
+  key[10] = slot >>> 8;
+  key[11] = slot;
+  return key;
 }
 
 /** Key of an extended attribute. */
@@ -240,9 +273,7 @@ export const replyRecord = struct({ sequence: u53, type: u16, status: u32, body:
 
 /** Encodes attributes for the image. */
 export function encodeAttributes(value: Attributes): Uint8Array {
-  const writer = new Writer(128);
-  attributes.write(writer, value);
-  return writer.copy();
+  return encodeSmall(attributes, value);
 }
 
 /** Decodes attributes of inode `inode` from the image. Throws {@linkcode DecodeError} on a record of another length. */

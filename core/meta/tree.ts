@@ -8,7 +8,7 @@
  * @module
  */
 
-import { decode, encode } from "../protocol/codec.ts";
+import { decode, encodeSmall } from "../protocol/codec.ts";
 import { nameHash } from "../placement/siphash.ts";
 import type { Time } from "../runtime.ts";
 import type { Store } from "../store/store.ts";
@@ -98,7 +98,7 @@ export class Tree {
 
   /** Plans an entry at a place that `find` gave. */
   insert(plan: Plan, dir: number, place: Place, entry: Dentry): void {
-    plan.put(dentryKey(dir, place.hash, place.disc), encode(dentryCodec, entry));
+    plan.put(dentryKey(dir, place.hash, place.disc), encodeSmall(dentryCodec, entry));
     const known = this.#hashKey(dir);
     if (place.disc === 0 || known.collided) return;
     const value = new Uint8Array(17);

@@ -14,6 +14,12 @@ export class DecodeError extends Error {
 const f64 = new Float64Array(1);
 const f64Bytes = new Uint8Array(f64.buffer);
 
+/** Memory of small values is taken in pieces of this size. */
+const slabBytes = 64 * 1024;
+/** A piece with less room than this is left. */
+const slabRoomMin = 1024;
+const none = new Uint8Array(0);
+
 /** Appends to a growing buffer. Reuse one: `reset()` keeps the memory. */
 export class Writer {
   bytes: Uint8Array;
@@ -101,6 +107,24 @@ export class Writer {
   }
 }
 
+let slab = new Writer(slabBytes);
+
+/** The piece that small values come from now. Every array with memory of its own costs more than to fill it. */
+function smallWriter(): Writer {
+  if (slabBytes - slab.length < slabRoomMin) slab = new Writer(slabBytes);
+  return slab;
+}
+
+/**
+ * `length` bytes for what is soon forgotten, zeros: they share their memory with others, all of which lives as long as
+ * any of it.
+ */
+export function smallBytes(length: number): Uint8Array {
+  if (length > slabRoomMin) return new Uint8Array(length);
+  const writer = smallWriter(), start = writer.reserve(length);
+  return writer.bytes.subarray(start, start + length);
+}
+
 /** Reads what a {@linkcode Writer} wrote; throws {@linkcode DecodeError} at the first byte that is missing. */
 export class Reader {
   at: number;
@@ -156,6 +180,14 @@ export class Reader {
     return this.bytes.slice(at, at + count);
   }
 
+  /** As {@linkcode raw}, in memory of {@linkcode smallBytes}. */
+  small(count: number): Uint8Array {
+    if (count === 0) return none;
+    const at = this.take(count), copy = smallBytes(count), from = this.bytes;
+    for (let i = 0; i < count; i++) copy[i] = from[at + i];
+    return copy;
+  }
+
   /** Throws unless everything was read. */
   finish(): void {
     if (this.at !== this.end) throw new DecodeError(`${this.end - this.at} bytes left over`);
@@ -206,7 +238,7 @@ export const shortBytes: Codec<Uint8Array> = {
     w.u16(v.length);
     w.raw(v);
   },
-  read: (r) => r.raw(r.u16()),
+  read: (r) => r.small(r.u16()),
 };
 
 const encoder = new TextEncoder(), decoder = new TextDecoder("utf-8", { fatal: true });
@@ -289,6 +321,13 @@ export function encode<T>(codec: Codec<T>, value: T): Uint8Array {
   const writer = new Writer(128);
   codec.write(writer, value);
   return writer.copy();
+}
+
+/** As {@linkcode encode}, for what is soon forgotten: see {@linkcode smallBytes}. */
+export function encodeSmall<T>(codec: Codec<T>, value: T): Uint8Array {
+  const writer = smallWriter(), start = writer.length;
+  codec.write(writer, value);
+  return writer.bytes.subarray(start, writer.length);
 }
 
 /** Decodes one value that must fill `bytes` exactly; throws {@linkcode DecodeError}. */

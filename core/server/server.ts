@@ -26,7 +26,7 @@ import type { Meter } from "../metrics/meter.ts";
 import { sessionIsDead, volumeState } from "../placement/map.ts";
 import type { MapHolder } from "../placement/map_holder.ts";
 import { Caller } from "../protocol/caller.ts";
-import { decode, DecodeError, Writer } from "../protocol/codec.ts";
+import { decode, DecodeError, Reader, Writer } from "../protocol/codec.ts";
 import {
   beginFrame,
   finishFrame,
@@ -529,10 +529,11 @@ export class StoreServer {
   #stored(head: Head, message: Message): Answer | null {
     const value = this.engine.store.get(replyKey(head.shard, head.session, head.slot));
     if (value === undefined) return null;
+    const sequence = new Reader(value).u53();
+    if (sequence < head.sequence) return null;
     const record = decode(replyRecord, value);
     // Higher: the slot has moved on (or was fenced) before this store was started; the request must not take effect now.
     if (record.sequence > head.sequence) return answerErrno(status.oldSequence);
-    if (record.sequence < head.sequence) return null;
     this.counters.duplicates++;
     if (record.type !== message.type) return answerErrno(status.malformed);
     return { status: record.status, encoded: record.body };

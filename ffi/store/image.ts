@@ -12,6 +12,7 @@
 import * as lmdb from "lmdb";
 import type { Image, LogLevel } from "../../core/runtime.ts";
 import { E } from "../../core/errno.ts";
+import { smallBytes } from "../../core/protocol/codec.ts";
 import { checked, closeFd, cstr, errnoText, FALLOC, libc, O, systemError } from "../libc.ts";
 
 const { ABORT, open } = lmdb;
@@ -162,18 +163,18 @@ export class LmdbImage implements Image {
     if (this.#end === null) return;
     const keys = this.#keys!, { address } = this.#cursor ??= new native.Cursor(this.#database.db, 0);
     keys.set(from);
-    let values: SharedBuffer | undefined;
+    let values: SharedBuffer | undefined, all: Uint8Array | undefined;
     let length = native.position(address, withValues, 0, from.length, 0);
     for (; length > 0; length = native.iterate(address)) {
       const valueLength = keys[0] | keys[1] << 8 | keys[2] << 16 | keys[3] << 24;
-      const key = keys.slice(cursorKeyAt, cursorKeyAt + length);
+      const key = copyOf(keys, cursorKeyAt, length);
       if (compareBytes(key, to) >= 0) return;
       // The first get tells where values come: there all that fit have been copied to by the cursor.
       if (values === undefined || valueLength > values.maxLength) {
         values = this.#database.getBinaryFast(key) as unknown as SharedBuffer;
+        all = new Uint8Array(values.buffer, values.byteOffset, Math.max(values.maxLength, valueLength));
       }
-      const value = new Uint8Array(values.buffer, values.byteOffset, valueLength).slice();
-      if (!visit(key, value)) return;
+      if (!visit(key, copyOf(all!, 0, valueLength))) return;
     }
     if (length < 0) throw new Error(`lmdb cursor: ${length}`);
   }
@@ -256,6 +257,12 @@ export class LmdbImage implements Image {
     if (errno >= 0) this.#reservedBytes = wanted;
     else this.#reservedBytes = Math.max(this.#reservedBytes, endBytes);
   }
+}
+
+function copyOf(from: Uint8Array, at: number, length: number): Uint8Array {
+  const copy = smallBytes(length);
+  copy.set(from.subarray(at, at + length));
+  return copy;
 }
 
 /** Below 0, 0 or above 0, as memcmp(3) and then the length say. */

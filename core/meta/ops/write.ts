@@ -137,19 +137,12 @@ function* writeReserved(
   const file = regularFile(engine, inode);
   if (failed(file)) return answerErrno(file);
   if (data.length === 0) return publish(file);
-  const key = inodeKey(shard, kind.data, inode), inline = engine.store.get(key)?.slice();
   const small = Math.max(file.size, end) <= inlineBytesMax;
   if (small && engine.store.get(chunkKey(shard, inode, 0)) === undefined) {
-    const value = new Uint8Array(Math.max(inline?.length ?? 0, end));
-    if (inline !== undefined) value.set(inline);
-    value.set(data, offset);
-    plan.put(key, value);
-    plan.charge(file.volume, value.length - (inline?.length ?? 0), 0);
-    file.blocks += inlineBlocks(value.length) - inlineBlocks(inline?.length ?? 0);
-    file.flags |= inodeFlags.inline;
-    extend(engine, file, end);
+    writeInline(engine, plan, file, { offset, data });
     return publish(file);
   }
+  const inline = engine.store.get(inodeKey(shard, kind.data, inode))?.slice();
   const range = { shard, inode, chunk: 0, offset, length: data.length };
   const written = yield* engine.chunks.write({ ...range, data, isHole, volume: file.volume, gen: file.gen, inline });
   if (failed(written)) return answerErrno(written);
@@ -166,6 +159,32 @@ function* writeReserved(
   const answer = publish(now);
   written.done();
   return answer;
+}
+
+/** Where inline data is put together; good until the plan is recorded. */
+const inlineScratch = new Uint8Array(inlineBytesMax);
+
+/** Plans a write that leaves the file small. The plan has to be recorded before anything else is written. */
+function writeInline(
+  engine: Engine,
+  plan: Plan,
+  file: Attributes,
+  { offset, data }: { offset: number; data: Uint8Array },
+): void {
+  const key = inodeKey(shardOf(file.inode), kind.data, file.inode), end = offset + data.length;
+  const inline = engine.store.get(key), had = inline?.length ?? 0, length = Math.max(had, end);
+  let value = data;
+  if (length > data.length) {
+    value = inlineScratch.subarray(0, length);
+    if (inline !== undefined) value.set(inline);
+    if (offset > had) value.fill(0, had, offset);
+    value.set(data, offset);
+  }
+  plan.put(key, value);
+  plan.charge(file.volume, length - had, 0);
+  file.blocks += inlineBlocks(length) - inlineBlocks(had);
+  file.flags |= inodeFlags.inline;
+  extend(engine, file, end);
 }
 
 /** What the replies to writes say of the file. */
