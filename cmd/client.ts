@@ -15,6 +15,7 @@ interface VerbModule {
 /** A verb: its line in the help, and its module. */
 interface Verb {
   summary: string;
+  internal?: boolean;
   load: () => Promise<VerbModule>;
 }
 
@@ -35,10 +36,11 @@ const verbs: Record<string, Verb> = {
   profile: { summary: "Show where the time of a mount goes", load: () => import("./client/profile.ts") },
   fsck: { summary: "Check the whole cluster, and repair it", load: () => import("./client/fsck.ts") },
   probe: { summary: "Tell whether daemon and manager answer", load: () => import("./client/probe.ts") },
+  keeper: { summary: "Hold the mounts of a daemon", internal: true, load: () => import("./client/keeper.ts") },
 };
 
-const commands: Command[] = Object.entries(verbs).map(([name, { summary, load }]) => {
-  return { name: `sealfs client ${name}`, summary, run: async (args) => (await load()).run(args) };
+const commands: Command[] = Object.entries(verbs).map(([name, { summary, internal, load }]) => {
+  return { name: `sealfs client ${name}`, summary, internal, run: async (args) => (await load()).run(args) };
 });
 
 /** Runs the command. */

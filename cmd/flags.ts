@@ -381,6 +381,8 @@ export interface Command {
   /** With what stands before it: `sealfs client mount`. */
   readonly name: string;
   readonly summary: string;
+  /** A part of sealfs that people do not run: it is not in the help. */
+  readonly internal?: boolean;
   /** Runs with the arguments behind the name; returns the exit code. Prints its own errors. */
   readonly run: (args: string[]) => Promise<number>;
 }
@@ -433,7 +435,8 @@ export interface GroupSpec {
 
 /** The text that `--help` prints for a group. */
 export function groupHelpText(spec: GroupSpec): string {
-  const rows = spec.commands.map((entry) => [entry.name.slice(spec.name.length + 1), entry.summary] as const);
+  const shown = spec.commands.filter((entry) => !entry.internal);
+  const rows = shown.map((entry) => [entry.name.slice(spec.name.length + 1), entry.summary] as const);
   const lines = [`${spec.summary}.`, "", `${bold("Usage:")} ${spec.name} [FLAGS] COMMAND ...`, "", bold("Commands:")];
   lines.push(...columns(rows));
   lines.push(...flagLines(spec.flags));

@@ -24,6 +24,8 @@ export interface ClientDaemonOptions {
   /** Folder for the table of mounts; it must exist. */
   statePath: string;
   ioTimeoutMs: number;
+  /** Program and arguments that run a keeper (ffi/keeper.ts). */
+  keeperCommand: readonly string[];
   version: string;
   /** `host:port` of /metrics and /healthz; none without it. */
   metricsAddress?: string;
@@ -36,7 +38,7 @@ export interface ClientDaemonOptions {
 
 /** Runs a daemon until it is to stop (undefined) or cannot be (why). Its mounts end with it, but stay in the table. */
 export async function runClientDaemon(options: ClientDaemonOptions): Promise<string | undefined> {
-  const { managerAddress, secret, socketPath, statePath, ioTimeoutMs, logger } = options;
+  const { managerAddress, secret, socketPath, statePath, ioTimeoutMs, keeperCommand, logger } = options;
   const table = join(statePath, "mounts.json");
   // Questions wait until the socket is ours and the table has been read.
   const ready = Promise.withResolvers<(question: ControlQuestion) => unknown>();
@@ -58,7 +60,7 @@ export async function runClientDaemon(options: ClientDaemonOptions): Promise<str
       logger.log("error", "client", `the mounts are not remembered: ${(error as Error).message}`);
     }
   };
-  const mounts = new ClientMounts({ managerAddress, secret, ioTimeoutMs, logger, onChange });
+  const mounts = new ClientMounts({ managerAddress, secret, ioTimeoutMs, keeperCommand, logger, onChange });
   const service = options.metricsAddress === undefined ? undefined : serveMetrics({
     address: options.metricsAddress,
     secret,

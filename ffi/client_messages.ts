@@ -26,6 +26,8 @@ export interface ClientWorkerStart {
   accessTimes: AccessTimePolicy;
   /** Descriptor of /dev/fuse, mounted; the Worker closes it when it has `ended`, but not when it `failed`. */
   fuseFd: number;
+  /** The mount's socket of the keeper (ffi/keeper_messages.ts), which the Worker closes with `fuseFd`; -1 without one. */
+  keeperFd: number;
   /** How long a request is retried before it ends in EIO. */
   ioTimeoutMs: number;
   /** Where the reactor shows its figures. */

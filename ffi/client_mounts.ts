@@ -22,7 +22,8 @@ import {
   setReadAhead,
   unmount,
 } from "./fuse/mount.ts";
-import { cstr, libc, MNT } from "./libc.ts";
+import { Keeper } from "./keeper.ts";
+import { closeFd, cstr, libc, MNT } from "./libc.ts";
 import type { Logger } from "./log.ts";
 import { MainMailbox } from "./mailbox.ts";
 import { ManagerFailure, pause } from "./manager_client.ts";
@@ -75,6 +76,8 @@ export interface ClientMountsOptions {
   secret?: string;
   /** How long a request is retried before it ends in EIO, and how long mounting waits for the manager. */
   ioTimeoutMs: number;
+  /** Program and arguments that run a keeper (ffi/keeper.ts). */
+  keeperCommand: readonly string[];
   logger: Logger;
   /** Called after a mount was added for good or taken away. */
   onChange: () => void;
@@ -109,10 +112,12 @@ interface Mount {
 export class ClientMounts {
   readonly #options: ClientMountsOptions;
   readonly #mounts = new Map<string, Mount>();
+  readonly #keeper: Keeper;
   #stopping = false;
 
   constructor(options: ClientMountsOptions) {
     this.#options = options;
+    this.#keeper = new Keeper(options.keeperCommand, options.logger);
   }
 
   /** All mounts. */
@@ -205,6 +210,7 @@ export class ClientMounts {
       }
       await this.#end(mount.served);
     }));
+    this.#keeper.close();
   }
 
   /** Forgets a mount that somebody has undone with umount(8): it is served until the last file in it is closed. */
@@ -278,6 +284,7 @@ export class ClientMounts {
     const { secret, ioTimeoutMs, logger } = this.#options;
     const mailbox = new MainMailbox();
     const worker = new Worker(new URL("./client_worker.ts", import.meta.url), { type: "module" });
+    const fds = { device: fd, keeper: this.#keeper.hold(fd, connectionOf(mount.device)) };
     const ready = Promise.withResolvers<void>(), ended = Promise.withResolvers<string>();
     const over = (reason: string) => {
       ready.reject(new MountFailure(reason));
@@ -289,7 +296,7 @@ export class ClientMounts {
     };
     mailbox.onDeath = (reason) => {
       this.#log("error", `${mount.wish.mountpoint}: internal error: ${reason}`);
-      this.#abort(mount.wish.mountpoint, worker, fd);
+      this.#abort(mount.wish.mountpoint, worker, fds);
       over(`internal error: ${reason.split("\n")[0]}`);
     };
     mailbox.onCall = (message) => resolveHost((message as { host: string }).host);
@@ -311,7 +318,8 @@ export class ClientMounts {
       volume,
       readOnly: mount.readOnly,
       accessTimes,
-      fuseFd: fd,
+      fuseFd: fds.device,
+      keeperFd: fds.keeper,
       ioTimeoutMs,
       metrics,
     };
@@ -328,7 +336,7 @@ export class ClientMounts {
     } catch (error) {
       mailbox.onDeath = () => {};
       mailbox.close();
-      this.#abort(mount.wish.mountpoint, worker, fd);
+      this.#abort(mount.wish.mountpoint, worker, fds);
       await session.close();
       throw error;
     } finally {
@@ -386,12 +394,13 @@ export class ClientMounts {
   }
 
   /** Ends a mount that nobody serves: programs that wait in it get an error now instead of waiting for ever. */
-  #abort(mountpoint: string, worker: Worker, fd: number): void {
+  #abort(mountpoint: string, worker: Worker, fds: { device: number; keeper: number }): void {
     worker.terminate();
     // A ring of the Worker may hold the device a while longer than this descriptor does.
     if (Deno.uid() === 0) libc.umount2(cstr(mountpoint), MNT.FORCE | MNT.DETACH);
     else this.#detach(mountpoint);
-    libc.close(fd);
+    closeFd(fds.device);
+    if (fds.keeper >= 0) closeFd(fds.keeper);
   }
 
   async #stop(served: Served): Promise<void> {
@@ -424,6 +433,12 @@ export class ClientMounts {
 function isThere({ wish, device }: Mount): boolean {
   const found = findMount(wish.mountpoint);
   return found?.type === fuseFileSystemType && found.device === device;
+}
+
+/** Number of a mount's connection: the kernel's number of its device, `major:minor` in mountinfo. */
+function connectionOf(device: string): number {
+  const [major, minor] = device.split(":").map(Number);
+  return major * 0x100000 + minor;
 }
 
 async function findVolume(session: ManagerSession, name: string): Promise<{ id: number; readOnly: boolean }> {

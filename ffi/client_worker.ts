@@ -15,7 +15,8 @@ import { decodeMap } from "../core/placement/map.ts";
 import { MapHolder } from "../core/placement/map_holder.ts";
 import { Future, type Task, wait } from "../core/task.ts";
 import type { ClientOrder, ClientReport, ClientStop, ClientWorkerStart } from "./client_messages.ts";
-import { FuseDevice, FuseNotifier } from "./fuse/device.ts";
+import { FuseDevice } from "./fuse/device.ts";
+import { FuseNotifier } from "./fuse/notifier.ts";
 import { openLogger } from "./log.ts";
 import { type Answer, ReactorMailbox } from "./mailbox.ts";
 import { clientMeter, clientTrips, publishClient } from "./metrics/client_metrics.ts";
@@ -52,7 +53,7 @@ class MountWorker {
     });
     const { volume: volumeId, readOnly, accessTimes } = start;
     const volume = new VolumeClient(this.#session, { volumeId, readOnly, accessTimes });
-    const notifier = new FuseNotifier(this.#reactor, start.fuseFd);
+    const notifier = new FuseNotifier(this.#reactor, { device: start.fuseFd, keeper: start.keeperFd });
     const fuse = new FuseSession(volume, {
       onReady: () => this.#report({ type: "ready" }),
       notifier,

@@ -64,6 +64,7 @@ export const libc = Deno.dlopen("libc.so.6", {
   shutdown: { parameters: ["i32", "i32"], result: "i32" },
   recv: { parameters: ["i32", "u64", "u64", "i32"], result: "i32" },
   send: { parameters: ["i32", "u64", "u64", "i32"], result: "i32" },
+  sendBuffer: { name: "send", parameters: ["i32", "buffer", "u64", "i32"], result: "i32" },
   sendmsg: { parameters: ["i32", "u64", "i32"], result: "i32" },
   recvmsg: { parameters: ["i32", "u64", "i32"], result: "i32" },
   // Threads, processes, clocks, randomness.

@@ -14,7 +14,7 @@ import type { LogLevel, Runtime, Time } from "../core/runtime.ts";
 import { Future, Scheduler } from "../core/task.ts";
 import { Arena } from "./arena.ts";
 import { libc } from "./libc.ts";
-import { CQE, Ring, ringDefaults, type RingOptions } from "./ring.ts";
+import { CQE, Ring, ringDefaults, type RingOptions, SQE } from "./ring.ts";
 
 /** Hears of the completions of what was submitted under its slot. */
 export interface Completion {
@@ -197,6 +197,14 @@ export class Reactor implements Runtime {
     const operation = this.#operation();
     if (operation === null) return busy();
     this.ring.write(operation.slot, fd, address, length, offset);
+    return operation.future;
+  }
+
+  /** As {@linkcode write} without an offset, by a thread of the kernel's: it may wait there without holding up the ring. */
+  writeApart(fd: number, address: number, length: number): Future<number> {
+    const operation = this.#operation();
+    if (operation === null) return busy();
+    this.ring.write(operation.slot, fd, address, length, -1, SQE.ASYNC);
     return operation.future;
   }
 

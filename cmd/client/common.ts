@@ -27,6 +27,11 @@ const probeMs = 5_000;
 /** Root's places. */
 const rootSocketPath = "/run/sealfs/client.sock", rootStatePath = "/var/lib/sealfs/client";
 
+/** Program and arguments that run the keeper of a daemon. */
+export function keeperCommand(): readonly string[] {
+  return selfCommand(["client", "keeper"]);
+}
+
 /** Flags that every verb takes, before or after its name. */
 export const clientFlags = [
   {

@@ -10,7 +10,7 @@ import { command, CommandError } from "../flags.ts";
 import { writeOut } from "../output.ts";
 import { stopSignal } from "../signals.ts";
 import { version } from "../version.ts";
-import { clientFlags, ioTimeoutMs, loggerOf, secretOf, socketPath, statePath } from "./common.ts";
+import { clientFlags, ioTimeoutMs, keeperCommand, loggerOf, secretOf, socketPath, statePath } from "./common.ts";
 
 /** Runs the command. */
 export const { run } = command(
@@ -30,6 +30,7 @@ export const { run } = command(
       socketPath: socket,
       statePath: statePath(flags),
       ioTimeoutMs: ioTimeoutMs(flags),
+      keeperCommand: keeperCommand(),
       version,
       metricsAddress: flags["metrics-address"],
       logger: loggerOf(flags),

@@ -15,6 +15,7 @@ import {
   type ClientFlags,
   clientFlags,
   ioTimeoutMs,
+  keeperCommand,
   loggerOf,
   probeDaemon,
   secretOf,
@@ -62,6 +63,7 @@ async function mountHere(flags: ClientFlags, wish: MountWish): Promise<number> {
     managerAddress: flags["manager-address"],
     secret,
     ioTimeoutMs: ioTimeoutMs(flags),
+    keeperCommand: keeperCommand(),
     logger,
     onChange,
   });

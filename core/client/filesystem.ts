@@ -304,6 +304,8 @@ export interface FileSystem {
   known(inode: number): Attributes | null;
   /** Milliseconds from now for which attributes that this file system has given may be used without asking; 0: none. */
   validityMs(attributes: Attributes): number;
+  /** As {@linkcode FileSystem.validityMs}, for a name and what it stands for; `inode` 0: for its absence. */
+  nameValidityMs(dir: number, name: Uint8Array, inode: number): number;
   /**
    * Has `listener` called when what was said of an inode, and of the names in it, is void before its time. Whoever wants
    * to change the inode waits for the task that the listener returns; null: nothing is left of what was said.

@@ -100,6 +100,11 @@ export class LeaseCache {
     return ++held.misses === missesMax && (held.attributes?.entries ?? 0) <= namesPerPageMax;
   }
 
+  /** As {@linkcode LeaseCache.validityMs}, for a name. */
+  nameValidityMs(dir: number, name: Uint8Array, inode: number): number {
+    return this.name(dir, name) === inode ? this.#held.get(dir)!.untilMs - this.#runtime.nowMs() : 0;
+  }
+
   /** Has `listener` called for every inode whose attributes and names, given out before, are void. */
   watch(listener: VoidListener): void {
     this.#listeners.push(listener);

@@ -265,6 +265,10 @@ export class VolumeClient implements FileSystem {
     return this.#volume.session.leases.validityMs(attributes);
   }
 
+  nameValidityMs(dir: number, name: Uint8Array, inode: number): number {
+    return this.#volume.session.leases.nameValidityMs(dir, name, inode);
+  }
+
   watch(listener: VoidListener): void {
     this.#volume.session.leases.watch(listener);
   }

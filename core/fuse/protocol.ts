@@ -107,7 +107,12 @@ export const INIT = {
 } as const;
 
 /** Bits of `flags2` in INIT: the kernel's bits 32..63 shifted down by 32. */
-export const INIT2 = { CREATE_SUPP_GROUP: 1 << 2, DIRECT_IO_ALLOW_MMAP: 1 << 4, OVER_IO_URING: 1 << 9 } as const;
+export const INIT2 = {
+  CREATE_SUPP_GROUP: 1 << 2,
+  HAS_EXPIRE_ONLY: 1 << 3,
+  DIRECT_IO_ALLOW_MMAP: 1 << 4,
+  OVER_IO_URING: 1 << 9,
+} as const;
 
 /** Bits of `valid` in SETATTR. */
 export const FATTR = {
@@ -713,22 +718,33 @@ export function encodeAttr(view: DataView, at: number, node: number, a: Attribut
   view.setUint32(at + attr.flags, 0, true);
 }
 
+/** How long the kernel may use what it is told without asking again, in milliseconds; 0: not at all. */
+export interface Validity {
+  nameMs: number;
+  attributesMs: number;
+}
+
+/** Of what may not be kept. */
+export const noValidity: Validity = { nameMs: 0, attributesMs: 0 };
+
 function setValid(view: DataView, seconds: number, nanoseconds: number, ms: number): void {
   setU64(view, seconds, Math.floor(ms / 1000));
   view.setUint32(nanoseconds, Math.floor(ms % 1000 * 1e6), true);
 }
 
-/**
- * struct fuse_entry_out at `at`; the attributes may be kept for `validMs`, the name not at all. Inode numbers are never
- * reused, so the generation is constant.
- */
-export function encodeEntry(view: DataView, at: number, node: number, a: Attributes, validMs: number): void {
+/** struct fuse_entry_out at `at`. Inode numbers are never reused, so the generation is constant. */
+export function encodeEntry(view: DataView, at: number, node: number, a: Attributes, valid: Validity): void {
   setU64(view, at + entryOut.nodeid, node);
   setU64(view, at + entryOut.generation, 1);
-  setU64(view, at + entryOut.entryValid, 0);
-  view.setUint32(at + entryOut.entryValidNsec, 0, true);
-  setValid(view, at + entryOut.attrValid, at + entryOut.attrValidNsec, validMs);
+  setValid(view, at + entryOut.entryValid, at + entryOut.entryValidNsec, valid.nameMs);
+  setValid(view, at + entryOut.attrValid, at + entryOut.attrValidNsec, valid.attributesMs);
   encodeAttr(view, at + entryOut.attr, node, a);
+}
+
+/** struct fuse_entry_out at `at` for a name that is absent: the kernel may keep that, too. */
+export function encodeAbsent(view: DataView, at: number, nameMs: number): void {
+  for (let i = 0; i < entryOut.sizeof; i += 4) view.setUint32(at + i, 0, true);
+  setValid(view, at + entryOut.entryValid, at + entryOut.entryValidNsec, nameMs);
 }
 
 /** struct fuse_attr_out at `at`. */
@@ -738,16 +754,32 @@ export function encodeAttrOut(view: DataView, at: number, node: number, a: Attri
   encodeAttr(view, at + attrOut.attr, node, a);
 }
 
-/** A notification's code: `error` of its header, whose `unique` is 0. */
-const FUSE_NOTIFY_INVAL_INODE = 2;
+/** Notification codes: `error` of their header, whose `unique` is 0. */
+const NOTIFY = { INVAL_INODE: 2, INVAL_ENTRY: 3 } as const;
+const FUSE_EXPIRE_ONLY = 1;
+
+function notification(code: number, bodyBytes: number): { bytes: Uint8Array; view: DataView } {
+  const bytes = new Uint8Array(outHeader.sizeof + bodyBytes), view = new DataView(bytes.buffer);
+  view.setUint32(outHeader.len, bytes.length, true);
+  view.setInt32(outHeader.error, code, true);
+  return { bytes, view };
+}
 
 /** FUSE_NOTIFY_INVAL_INODE: the attributes of a node are void; its pages are looked at when they are used. */
 export function encodeInvalInode(node: number): Uint8Array {
-  const bytes = new Uint8Array(outHeader.sizeof + 24), view = new DataView(bytes.buffer);
-  view.setUint32(outHeader.len, bytes.length, true);
-  view.setInt32(outHeader.error, FUSE_NOTIFY_INVAL_INODE, true);
+  const { bytes, view } = notification(NOTIFY.INVAL_INODE, 24);
   setU64(view, outHeader.sizeof, node);
   setI64(view, outHeader.sizeof + 8, -1);
+  return bytes;
+}
+
+/** FUSE_NOTIFY_INVAL_ENTRY with FUSE_EXPIRE_ONLY: a name is asked for again before it is used. */
+export function encodeInvalEntry(parent: number, name: Uint8Array): Uint8Array {
+  const { bytes, view } = notification(NOTIFY.INVAL_ENTRY, 16 + name.length + 1);
+  setU64(view, outHeader.sizeof, parent);
+  view.setUint32(outHeader.sizeof + 8, name.length, true);
+  view.setUint32(outHeader.sizeof + 12, FUSE_EXPIRE_ONLY, true);
+  bytes.set(name, outHeader.sizeof + 16);
   return bytes;
 }
 
@@ -809,8 +841,7 @@ export interface Dirent {
   cookie: number;
   /** For READDIRPLUS: null tells the kernel to look the name up when it needs it. */
   attributes: Attributes | null;
-  /** How long the attributes may be kept. */
-  validMs: number;
+  valid: Validity;
 }
 
 /** Writes one directory record at `at` and returns its length ({@linkcode direntBytes}). */
@@ -820,7 +851,7 @@ export function encodeDirent(request: FuseRequest, at: number, entry: Dirent, pl
   bytes.fill(0, at, at + length);
   let record = at;
   if (plus) {
-    if (entry.attributes !== null) encodeEntry(view, at, entry.node, entry.attributes, entry.validMs);
+    if (entry.attributes !== null) encodeEntry(view, at, entry.node, entry.attributes, entry.valid);
     record += entryOut.sizeof;
   }
   setU64(view, record + dirent.ino, entry.node);

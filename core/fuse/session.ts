@@ -24,6 +24,7 @@ import {
   createIn,
   type Dirent,
   direntBytes,
+  encodeAbsent,
   encodeAttrOut,
   encodeDirent,
   encodeEntry,
@@ -63,6 +64,7 @@ import {
   maxWriteBytes,
   mkdirIn,
   mknodIn,
+  noValidity,
   O,
   openIn,
   openOut,
@@ -76,6 +78,7 @@ import {
   setxattrIn,
   statfsOut,
   statxOut,
+  type Validity,
 } from "./protocol.ts";
 
 /** Most requests under way at once, besides parked locks; also what the kernel is told as max_background. */
@@ -100,6 +103,20 @@ const wantedFlags2 = INIT2.CREATE_SUPP_GROUP | INIT2.DIRECT_IO_ALLOW_MMAP;
 
 /** fallocate(2) modes that are passed on; others are EOPNOTSUPP. */
 const allocateModes: readonly number[] = [0, 1, 3, 0x10, 0x11];
+
+/** Operations that change a directory's names. */
+const entryChanges: ReadonlySet<number> = new Set([
+  FUSE.SYMLINK,
+  FUSE.MKNOD,
+  FUSE.MKDIR,
+  FUSE.UNLINK,
+  FUSE.RMDIR,
+  FUSE.RENAME,
+  FUSE.RENAME2,
+  FUSE.LINK,
+  FUSE.CREATE,
+  FUSE.TMPFILE,
+]);
 
 /** Operations that a read-only volume refuses. OPEN is looked at by itself. */
 const mutations: ReadonlySet<number> = new Set([
@@ -209,6 +226,7 @@ export class FuseSession {
     if (request.error !== 0) return request.fail(request.error);
     if (this.#closed) return request.fail(E.IO);
     if (this.fileSystem.readOnly && mutations.has(request.opcode)) return request.fail(E.ROFS);
+    if (entryChanges.has(request.opcode)) this.#changing(request);
     const { unique, opcode } = request, { meter } = this.options;
     this.#inFlight.set(unique, null);
     const beganMs = meter?.begin(opcode) ?? 0;
@@ -216,6 +234,12 @@ export class FuseSession {
     meter?.end(opcode, beganMs, bytesMoved(request, length));
     this.#inFlight.delete(unique);
     return length;
+  }
+
+  #changing(request: FuseRequest): void {
+    this.#cache?.changing(this.#inode(request.nodeid));
+    const renames = request.opcode === FUSE.RENAME || request.opcode === FUSE.RENAME2;
+    if (renames) this.#cache?.changing(this.#inode(request.u64(rename2In.newdir)));
   }
 
   /** Tells that the reply to `request` could not be delivered: what it opened is closed again. */
@@ -359,6 +383,8 @@ export class FuseSession {
     const flags = request.u32(initIn.flags) & wantedFlags;
     const wanted2 = wantedFlags2 | (this.options.overUring === true ? INIT2.OVER_IO_URING : 0);
     const flags2 = extended && (flags & INIT.INIT_EXT) !== 0 ? request.u32(initIn.flags2) & wanted2 : 0;
+    const expires = extended && (request.u32(initIn.flags2) & INIT2.HAS_EXPIRE_ONLY) !== 0;
+    if (this.#cache !== null) this.#cache.names = expires;
     for (let i = 0; i < initOut.sizeof; i += 4) view.setUint32(at + i, 0, true);
     view.setUint32(at + initOut.major, FUSE_KERNEL_VERSION, true);
     // A newer major asks again in our version after this.
@@ -418,15 +444,15 @@ export class FuseSession {
     return known !== null && (known.flags & flagged.flag) === 0;
   }
 
-  /** Writes what a name stands for. */
-  #putEntry(request: FuseRequest, attributes: Attributes): void {
+  /** Writes what a name stands for; `nameMs`: how long the kernel may keep that. */
+  #putEntry(request: FuseRequest, attributes: Attributes, nameMs: number): void {
     const attributesMs = this.#cache?.attributesMs(attributes) ?? 0, node = this.#node(attributes.inode);
-    encodeEntry(request.view, request.bodyAt, node, attributes, attributesMs);
+    encodeEntry(request.view, request.bodyAt, node, attributes, { nameMs, attributesMs });
   }
 
-  #entry(request: FuseRequest, attributes: Result<Attributes>): number {
+  #entry(request: FuseRequest, attributes: Result<Attributes>, nameMs = 0): number {
     if (failed(attributes)) return request.fail(attributes);
-    this.#putEntry(request, attributes);
+    this.#putEntry(request, attributes, nameMs);
     return request.finish(entryOut.sizeof);
   }
 
@@ -438,7 +464,17 @@ export class FuseSession {
       return this.#entry(request, !failed(own) && own.nlink === 0 ? E.STALE : own);
     }
     if (isDotDot(name)) return this.#entry(request, yield* this.fileSystem.parent(dir));
-    return this.#entry(request, yield* this.fileSystem.lookup(dir, name));
+    const found = yield* this.fileSystem.lookup(dir, name);
+    if (!failed(found)) return this.#entry(request, found, this.#cache?.nameMs(dir, name, found.inode) ?? 0);
+    const absentMs = found === E.NOENT ? this.#cache?.nameMs(dir, name, 0) ?? 0 : 0;
+    if (absentMs <= 0) return request.fail(found);
+    encodeAbsent(request.view, request.bodyAt, absentMs);
+    return request.finish(entryOut.sizeof);
+  }
+
+  #validity(dir: number, entry: Dirent, attributes: Attributes): Validity {
+    const nameMs = this.#cache?.nameMs(dir, entry.name, attributes.inode) ?? 0;
+    return { nameMs, attributesMs: this.#cache?.attributesMs(attributes) ?? 0 };
   }
 
   #attributes(request: FuseRequest, attributes: Result<Attributes>): number {
@@ -622,7 +658,7 @@ export class FuseSession {
   /** The reply to CREATE and TMPFILE. */
   *#created(request: FuseRequest, attributes: Attributes, flags: number): Task<number> {
     if (!(yield* this.#opened(request, attributes))) return request.fail(E.NFILE);
-    this.#putEntry(request, attributes);
+    this.#putEntry(request, attributes, 0);
     encodeOpen(request.view, request.bodyAt + entryOut.sizeof, request.handle, this.#openFlags(flags, attributes));
     return request.finish(entryOut.sizeof + openOut.sizeof);
   }
@@ -739,12 +775,12 @@ export class FuseSession {
     const entries = yield* this.fileSystem.readDirectory(inode, cookie > 2 ? cookie : 0, size, options);
     if (failed(entries)) return request.fail(entries);
     const page = dots(cookie, this.#node(inode), this.#node(parent));
-    for (const entry of entries) page.push({ ...entry, node: this.#node(entry.inode), validMs: 0 });
+    for (const entry of entries) page.push({ ...entry, node: this.#node(entry.inode), valid: noValidity });
     let used = 0;
     for (const entry of page) {
       const bytes = direntBytes(entry.name.length, plus);
       if (used + bytes > size) break;
-      if (plus && entry.attributes !== null) entry.validMs = this.#cache?.attributesMs(entry.attributes) ?? 0;
+      if (plus && entry.attributes !== null) entry.valid = this.#validity(inode, entry, entry.attributes);
       used += encodeDirent(request, request.bodyAt + used, entry, plus);
     }
     // A buffer too small for one entry would look like the end of the directory.
@@ -937,8 +973,8 @@ const dotName = new Uint8Array([0x2e]), dotDotName = new Uint8Array([0x2e, 0x2e]
 function dots(cookie: number, node: number, parent: number): Dirent[] {
   const type = S.IFDIR >> 12;
   const both: Dirent[] = [
-    { name: dotName, node, type, cookie: 1, attributes: null, validMs: 0 },
-    { name: dotDotName, node: parent, type, cookie: 2, attributes: null, validMs: 0 },
+    { name: dotName, node, type, cookie: 1, attributes: null, valid: noValidity },
+    { name: dotDotName, node: parent, type, cookie: 2, attributes: null, valid: noValidity },
   ];
   return both.slice(Math.min(cookie, 2));
 }

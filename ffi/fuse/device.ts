@@ -14,9 +14,8 @@
 import { fuseBufferBytes, FuseRequest, fuseRequestAt, outHeader } from "../../core/fuse/protocol.ts";
 import { FuseSession, requestsInFlightMax } from "../../core/fuse/session.ts";
 import { closeFd, errno, errnoText, F, libc, O, POLL, systemError } from "../libc.ts";
-import type { KernelNotifier } from "../../core/fuse/kernel_cache.ts";
-import { Future } from "../../core/task.ts";
 import type { Poll, Reactor } from "../reactor.ts";
+import type { FuseNotifier } from "./notifier.ts";
 
 const ENOENT = 2, EINTR = 4, EAGAIN = 11, ENODEV = 19, ECONNABORTED = 103;
 
@@ -50,31 +49,6 @@ export interface FuseDeviceOptions {
   onEnd: (reason: string) => void;
   /** Read only when the completions that came with the device's have been heard: an INTERRUPT may be of one of them. */
   readsLate?: boolean;
-}
-
-/** The way of notifications to the kernel of one mount. Once the mount is gone everything answers ENODEV. */
-export class FuseNotifier implements KernelNotifier {
-  #gone = false;
-
-  constructor(private readonly reactor: Reactor, private readonly fd: number) {}
-
-  /** The descriptor is about to be closed. */
-  close(): void {
-    this.#gone = true;
-  }
-
-  write(message: Uint8Array): number {
-    if (this.#gone) return ENODEV;
-    return libc.writeBuffer(this.fd, message, BigInt(message.length)) < 0 ? errno() : 0;
-  }
-
-  nowMs(): number {
-    return this.reactor.nowMs();
-  }
-
-  sleep(ms: number): Future<void> {
-    return this.reactor.sleep(ms);
-  }
 }
 
 /** A buffer with its addresses. */

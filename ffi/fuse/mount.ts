@@ -9,7 +9,8 @@
 
 import { isAbsolute, resolve } from "@std/path";
 import type { AccessTimePolicy } from "../../core/client/volume.ts";
-import { type Bytes, closeFd, cstr, errno, errnoText, libc, MNT, MS, O, systemError } from "../libc.ts";
+import { inherit, receiveDescriptors, SOCK, socketPair } from "../descriptors.ts";
+import { closeFd, cstr, errno, errnoText, libc, MNT, MS, O, systemError } from "../libc.ts";
 
 /** `TYPE.SUBTYPE` of our mounts, as /proc/self/mountinfo and fstab have it. */
 export const fuseFileSystemType = "fuse.sealfs";
@@ -358,12 +359,15 @@ function mountByHelper(request: MountRequest, mountpoint: string): number {
     ...words,
     ...(allowOther ? ["allow_other"] : []),
   ];
-  const [ours, theirs] = socketPair();
+  const [ours, theirs] = socketPair(SOCK.STREAM);
   try {
+    inherit(theirs);
     const outcome = runHelper(["-o", options.join(","), "--", mountpoint], { _FUSE_COMMFD: String(theirs) });
     if (outcome !== "") throw new Error(`cannot mount ${request.source} on ${mountpoint}: ${outcome}`);
-    const fd = receiveDescriptor(ours);
-    if (fd < 0) throw new Error(`cannot mount ${request.source} on ${mountpoint}: fusermount3 sent no descriptor`);
+    const fd = receiveDescriptors(ours)?.descriptors[0];
+    if (fd === undefined) {
+      throw new Error(`cannot mount ${request.source} on ${mountpoint}: fusermount3 sent no descriptor`);
+    }
     return fd;
   } finally {
     closeFd(ours);
@@ -383,40 +387,6 @@ function runHelper(args: string[], env: Record<string, string> = {}): string {
     if (!(error instanceof Deno.errors.NotFound)) throw error;
     return "fusermount3 is not installed (Debian package fuse3), and only root mounts without it";
   }
-}
-
-const AF_UNIX = 1, SOCK_STREAM = 1, SOL_SOCKET = 1, SCM_RIGHTS = 1, MSG_DONTWAIT = 0x40, MSG_CMSG_CLOEXEC = 0x40000000;
-
-/** A pair of sockets of which the second is inherited by a child. */
-function socketPair(): [number, number] {
-  const pair = new Int32Array(2);
-  const bytes = new Uint8Array(pair.buffer);
-  if (libc.socketpair(AF_UNIX, SOCK_STREAM, 0, bytes) < 0) throw systemError("make", "a socket pair");
-  const setCloseOnExec = libc.fcntl(pair[0], 2, 1);
-  if (setCloseOnExec < 0) throw systemError("use", "a socket pair");
-  return [pair[0], pair[1]];
-}
-
-/**
- * Receives one descriptor that was sent before; -1 when there is none. struct msghdr: name 0, namelen 8, iov 16,
- * iovlen 24, control 32, controllen 40, flags 48; struct cmsghdr: len 0, level 8, type 12, data 16.
- */
-function receiveDescriptor(socket: number): number {
-  const data: Bytes = new Uint8Array(8), control: Bytes = new Uint8Array(24), iov: Bytes = new Uint8Array(16);
-  const message: Bytes = new Uint8Array(56);
-  const address = (bytes: Bytes) => BigInt(Deno.UnsafePointer.value(Deno.UnsafePointer.of(bytes)));
-  const iovView = new DataView(iov.buffer), view = new DataView(message.buffer);
-  iovView.setBigUint64(0, address(data), true);
-  iovView.setBigUint64(8, 8n, true);
-  view.setBigUint64(16, address(iov), true);
-  view.setBigUint64(24, 1n, true);
-  view.setBigUint64(32, address(control), true);
-  view.setBigUint64(40, BigInt(control.length), true);
-  if (libc.recvmsg(socket, address(message), MSG_DONTWAIT | MSG_CMSG_CLOEXEC) <= 0) return -1;
-  const header = new DataView(control.buffer);
-  const isDescriptor = view.getBigUint64(40, true) >= 20n && header.getInt32(8, true) === SOL_SOCKET &&
-    header.getInt32(12, true) === SCM_RIGHTS;
-  return isDescriptor ? header.getInt32(16, true) : -1;
 }
 
 /**

@@ -150,6 +150,10 @@ export class MemoryFileSystem implements FileSystem {
     return this.validForMs;
   }
 
+  nameValidityMs(): number {
+    return this.validForMs;
+  }
+
   watch(listener: VoidListener): void {
     this.listeners.push(listener);
   }

@@ -24,6 +24,7 @@ import {
   initOut,
   lkIn,
   mkdirIn,
+  noValidity,
   readIn,
   setattrIn,
   setxattrIn,
@@ -216,15 +217,16 @@ Deno.test("encodeAttr() writes negative and large times and sizes", () => {
   assertEquals(view.getUint32(attr.mode, true), 0o100644);
 });
 
-Deno.test("encodeEntry() says how long attributes may be kept, and a name not at all", () => {
+Deno.test("encodeEntry() says how long name and attributes may be kept", () => {
   const bytes = new Uint8Array(entryOut.sizeof).fill(0xff), view = new DataView(bytes.buffer);
-  encodeEntry(view, 0, attributes.inode, attributes, 0);
+  encodeEntry(view, 0, attributes.inode, attributes, noValidity);
   assertEquals(view.getBigUint64(0, true), BigInt(attributes.inode));
   assertEquals(bytes.subarray(entryOut.entryValid, entryOut.attr), new Uint8Array(24));
-  encodeEntry(view, 0, attributes.inode, attributes, 3_250);
-  assertEquals(view.getBigUint64(entryOut.entryValid, true), 0n);
-  assertEquals(view.getBigUint64(entryOut.attrValid, true), 3n);
-  assertEquals(view.getUint32(entryOut.attrValidNsec, true), 250_000_000);
+  encodeEntry(view, 0, attributes.inode, attributes, { nameMs: 3_250, attributesMs: 500 });
+  assertEquals(view.getBigUint64(entryOut.entryValid, true), 3n);
+  assertEquals(view.getUint32(entryOut.entryValidNsec, true), 250_000_000);
+  assertEquals(view.getBigUint64(entryOut.attrValid, true), 0n);
+  assertEquals(view.getUint32(entryOut.attrValidNsec, true), 500_000_000);
 });
 
 Deno.test("encodeStatx() carries the birth time and splits the device number", () => {
@@ -239,7 +241,7 @@ Deno.test("encodeStatx() carries the birth time and splits the device number", (
 
 Deno.test("encodeDirent() pads to 8 bytes and clears what was there", () => {
   const target = new FuseRequest(new Uint8Array(fuseBufferBytes).fill(0xee));
-  const entry = { name: utf8("abc"), node: 5, type: 8, cookie: 2 ** 40, attributes: null, validMs: 0 };
+  const entry = { name: utf8("abc"), node: 5, type: 8, cookie: 2 ** 40, attributes: null, valid: noValidity };
   const length = encodeDirent(target, target.bodyAt, entry, false);
   assertEquals(length, direntBytes(3, false));
   assertEquals(length, 32);
