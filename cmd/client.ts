@@ -34,6 +34,7 @@ const verbs: Record<string, Verb> = {
   status: { summary: "Show servers, volumes and clients of the cluster", load: () => import("./client/status.ts") },
   stats: { summary: "Show what mounts do, interval by interval", load: () => import("./client/stats.ts") },
   profile: { summary: "Show where the time of a mount goes", load: () => import("./client/profile.ts") },
+  bench: { summary: "Measure a directory: small files, then large ones", load: () => import("./client/bench.ts") },
   fsck: { summary: "Check the whole cluster, and repair it", load: () => import("./client/fsck.ts") },
   probe: { summary: "Tell whether daemon and manager answer", load: () => import("./client/probe.ts") },
   keeper: { summary: "Hold the mounts of a daemon", internal: true, load: () => import("./client/keeper.ts") },

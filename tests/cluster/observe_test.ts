@@ -50,7 +50,7 @@ function daemonVerb(cluster: Cluster, ...args: string[]) {
 needyTest("metrics, stats and profile tell what a cluster does", needs("mount"), async (t) => {
   await withCluster({ fromSource: true, clients: 1, metrics: true }, async (cluster) => {
     const { path } = cluster.clients[0], { metrics } = cluster;
-    let rounds = 0;
+    let rounds = 0, benched = 0;
 
     await t.step("every process says that it is well", async () => {
       for (const [name, address] of Object.entries(metrics)) {
@@ -97,6 +97,18 @@ needyTest("metrics, stats and profile tell what a cluster does", needs("mount"),
       }
     });
 
+    await t.step("bench measures the mount and leaves nothing", async () => {
+      const before = [...Deno.readDirSync(path)].length;
+      const small = ["--files=20", "--size=1MiB", "--seconds=20"];
+      const { code, stdout, stderr } = await daemonVerb(cluster, "bench", path, ...small, "--json");
+      assertEquals([code, stderr], [0, ""]);
+      const { phases } = JSON.parse(stdout);
+      assertEquals(phases.length, 16);
+      for (const { phase, operations, seconds } of phases) assert(operations > 0 && seconds < 20, phase);
+      assertEquals([...Deno.readDirSync(path)].length, before);
+      benched = 2 * 2 * 20 + 2;
+    });
+
     await t.step("metrics agree with what was done", async () => {
       const pages: Record<string, string> = {};
       for (const [name, address] of Object.entries(metrics)) {
@@ -107,12 +119,16 @@ needyTest("metrics, stats and profile tell what a cluster does", needs("mount"),
       }
       const client = pages.client1;
       assertEquals(total(client, "sealfs_mount_up"), 1);
-      assertEquals(total(client, "sealfs_fuse_request_seconds_count", 'operation="create"'), files * rounds + 1);
+      assertEquals(
+        total(client, "sealfs_fuse_request_seconds_count", 'operation="create"'),
+        files * rounds + 1 + benched,
+      );
       assertEquals(
         total(client, "sealfs_fuse_request_seconds_bucket", 'operation="create",le="+Inf"'),
-        files * rounds + 1,
+        files * rounds + 1 + benched,
       );
-      assertEquals(total(client, "sealfs_written_bytes_total"), rounds * (files * 2 + (8 << 20)));
+      const benchedBytes = 2 * (2 * 20 * 4096 + (2 << 20));
+      assertEquals(total(client, "sealfs_written_bytes_total"), rounds * (files * 2 + (8 << 20)) + benchedBytes);
       assert(total(client, "sealfs_cache_questions_total", 'outcome="hit"') > 0);
       const servers = [pages.server1, pages.server2, pages.server3];
       const all = (name: string, labels = "") => servers.reduce((sum, text) => sum + total(text, name, labels), 0);
@@ -123,7 +139,7 @@ needyTest("metrics, stats and profile tell what a cluster does", needs("mount"),
       assert(all("sealfs_reactor_cpu_seconds_total") > 0);
       const creates = servers.filter((text) => text.includes('message="CREATE"'))
         .reduce((sum, text) => sum + total(text, "sealfs_request_seconds_count", 'message="CREATE"'), 0);
-      assertEquals(creates, files * rounds + 1);
+      assertEquals(creates, files * rounds + 1 + benched);
       assertEquals(total(pages.manager, "sealfs_servers", 'state="up"'), 3);
       assert(total(pages.manager, "sealfs_manager_heartbeats_total", 'from="servers"') >= 3);
       assert(total(pages.manager, "sealfs_server_heartbeat_age_seconds") < 9);
