@@ -128,7 +128,7 @@ class Bench {
   }
 
   #start(process: number): void {
-    const worker = new Worker(new URL("../bench_worker.ts", import.meta.url), { type: "module" });
+    const worker = new Worker(new URL("./bench_worker.ts", import.meta.url), { type: "module" });
     const latencies = new SharedArrayBuffer(LatencyTable.bytes(this.#phases.length));
     worker.onerror = (event) => {
       event.preventDefault();

@@ -1,9 +1,9 @@
 /** Metrics and health of every process, and what `sealfs client stats` and `profile` tell of a mount at work. */
 
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
-import { join } from "@std/path";
+import { buildExecutable } from "../../cmd/build.ts";
 import type { MountRates } from "../../cmd/client/mount_rates.ts";
-import { attempt, type Cluster, root, run, shell, withCluster } from "./harness.ts";
+import { attempt, type Cluster, run, shell, withCluster } from "./harness.ts";
 import { needs, needyTest } from "./needs.ts";
 
 const files = 200;
@@ -42,13 +42,12 @@ function checkFormat(text: string): void {
   }
 }
 
-function daemonVerb(cluster: Cluster, ...args: string[]) {
-  const program = [Deno.execPath(), "run", "-A", join(root, "cmd", "main.ts"), "client"];
-  return attempt([...program, ...cluster.clients[0].flags, ...args]);
+async function daemonVerb(cluster: Cluster, ...args: string[]) {
+  return await attempt([await buildExecutable(), "client", ...cluster.clients[0].flags, ...args]);
 }
 
 needyTest("metrics, stats and profile tell what a cluster does", needs("mount"), async (t) => {
-  await withCluster({ fromSource: true, clients: 1, metrics: true }, async (cluster) => {
+  await withCluster({ clients: 1, metrics: true }, async (cluster) => {
     const { path } = cluster.clients[0], { metrics } = cluster;
     let rounds = 0, benched = 0;
 

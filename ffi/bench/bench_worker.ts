@@ -1,5 +1,5 @@
 /**
- * A process of `sealfs client bench` (ffi/bench/plan.ts): does the phases that it is told to, each together with the
+ * A process of `sealfs client bench` (plan.ts): does the phases that it is told to, each together with the
  * others, with plain system calls that block this thread. It looks at the clock once an operation.
  *
  * @module
@@ -8,8 +8,8 @@
 /// <reference no-default-lib="true" />
 /// <reference lib="deno.worker" />
 
-import { LatencyTable } from "../core/metrics/latency_table.ts";
-import { Calls, Names } from "./bench/calls.ts";
+import { LatencyTable } from "../../core/metrics/latency_table.ts";
+import { Calls, Names } from "./calls.ts";
 import {
   type BenchDone,
   type BenchOrder,
@@ -20,8 +20,8 @@ import {
   phasesOf,
   pieceBytes,
   randomBytes,
-} from "./bench/plan.ts";
-import { type Bytes, cstr, O } from "./libc.ts";
+} from "./plan.ts";
+import { type Bytes, cstr, O } from "../libc.ts";
 
 /** Time between looks at whether all workers have come, should a wake-up be lost. */
 const meetMs = 100;
