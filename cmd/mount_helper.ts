@@ -5,7 +5,8 @@
  * `remount` it changes the flags of the mount that is there (`mount -o remount,ro DIR`).
  *
  * Of mount(8)'s options, `relatime` (also without any), `noatime`, `strictatime` and `nodiratime` say which reads move
- * access times. Besides them: `secret_file=PATH`, `socket_path=PATH`, `io_timeout=SECONDS`, `log_level=LEVEL`.
+ * access times. Besides them: `transport=classic|uring`, `secret_file=PATH`, `socket_path=PATH`, `io_timeout=SECONDS`,
+ * `log_level=LEVEL`.
  *
  * @module
  */
@@ -26,6 +27,8 @@ const help = `Mount a volume of sealfs for mount(8) and /etc/fstab, by the clien
 ${usage}
 
 Options: those of mount(8), and
+  transport=classic   serve by /dev/fuse (the default)
+  transport=uring     serve over io_uring
   secret_file=PATH    file with the cluster's secret
   socket_path=PATH    control socket of the client daemon
   io_timeout=SECONDS  how long a request is retried before it fails with EIO

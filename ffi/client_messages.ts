@@ -6,6 +6,7 @@
  */
 
 import type { AccessTimePolicy } from "../core/client/volume.ts";
+import type { FuseTransport } from "./fuse/mount.ts";
 import type { LogOptions } from "./log.ts";
 import type { MailboxPort } from "./mailbox.ts";
 import type { ClientMetricsMemory } from "./metrics/client_metrics.ts";
@@ -24,6 +25,8 @@ export interface ClientWorkerStart {
   volume: number;
   readOnly: boolean;
   accessTimes: AccessTimePolicy;
+  /** By what the mount is served; it fails where that cannot be had. */
+  transport: FuseTransport;
   /** Descriptor of /dev/fuse, mounted; the Worker closes it when it has `ended`, but not when it `failed`. */
   fuseFd: number;
   /** The mount's socket of the keeper (ffi/keeper_messages.ts), which the Worker closes with `fuseFd`; -1 without one. */
@@ -48,7 +51,7 @@ export interface ClientStop {
 
 /** Posted by the Worker. */
 export type ClientReport =
-  /** The kernel's INIT has been answered: the mount can be used. */
+  /** The kernel's INIT has been answered, and it has gone over to the transport: the mount can be used. */
   | { type: "ready" }
   /** The mount cannot be served, one line. The Worker ends. */
   | { type: "failed"; message: string }

@@ -15,13 +15,16 @@ import {
   cleanDeadMount,
   findMount,
   fuseFileSystemType,
+  type FuseTransport,
   mountFuse,
+  type MountOptions,
   mountpointPath,
   parseMountOptions,
   placeOfDevice,
   setReadAhead,
   unmount,
 } from "./fuse/mount.ts";
+import { uringMissing } from "./fuse/uring.ts";
 import { Keeper } from "./keeper.ts";
 import { closeFd, cstr, libc, MNT } from "./libc.ts";
 import type { Logger } from "./log.ts";
@@ -58,6 +61,7 @@ export interface MountWish {
 /** A mount as lists show it. */
 export interface MountStatus extends MountWish {
   readOnly: boolean;
+  transport: FuseTransport;
   /** `waiting`: it is down and will be tried again. */
   state: "starting" | "mounted" | "waiting" | "ending";
   /** Why it is down, "" when it is not. */
@@ -97,6 +101,7 @@ interface Served {
 interface Mount {
   wish: MountWish;
   readOnly: boolean;
+  transport: FuseTransport;
   state: MountStatus["state"];
   problem: string;
   /** For the next Worker; a Worker that ends takes its session with it. Null until it is needed. */
@@ -122,9 +127,10 @@ export class ClientMounts {
 
   /** All mounts. */
   list(): MountStatus[] {
-    return [...this.#mounts.values()].map(({ wish, readOnly, state, problem }) => ({
+    return [...this.#mounts.values()].map(({ wish, readOnly, transport, state, problem }) => ({
       ...wish,
       readOnly,
+      transport,
       state,
       problem,
     }));
@@ -227,15 +233,16 @@ export class ClientMounts {
     if (this.#mounts.size >= mountsPerProcessMax) {
       throw new MountFailure(`there are ${mountsPerProcessMax} mounts already`);
     }
-    let readOnly: boolean;
+    let options: MountOptions;
     try {
-      readOnly = parseMountOptions(asked.options).readOnly;
+      options = parseMountOptions(asked.options);
     } catch (error) {
       throw new MountFailure((error as Error).message);
     }
     const mount: Mount = {
       wish: { ...asked, mountpoint },
-      readOnly,
+      readOnly: options.readOnly,
+      transport: options.transport,
       state: "starting",
       problem: "",
       session: null,
@@ -251,6 +258,8 @@ export class ClientMounts {
   async #serve(mount: Mount): Promise<void> {
     const { ioTimeoutMs, managerAddress, secret, logger } = this.#options;
     const { mountpoint, volume: name } = mount.wish;
+    const missing = mount.transport === "uring" ? uringMissing() : "";
+    if (missing !== "") throw new MountFailure(`${mountpoint} cannot have transport=uring: ${missing}`);
     const session = mount.session ??= new ManagerSession({ managerAddress, secret, logger });
     try {
       await session.opened(AbortSignal.timeout(ioTimeoutMs));
@@ -318,6 +327,7 @@ export class ClientMounts {
       volume,
       readOnly: mount.readOnly,
       accessTimes,
+      transport: mount.transport,
       fuseFd: fds.device,
       keeperFd: fds.keeper,
       ioTimeoutMs,

@@ -15,8 +15,9 @@ import { decodeMap } from "../core/placement/map.ts";
 import { MapHolder } from "../core/placement/map_holder.ts";
 import { Future, type Task, wait } from "../core/task.ts";
 import type { ClientOrder, ClientReport, ClientStop, ClientWorkerStart } from "./client_messages.ts";
-import { FuseDevice } from "./fuse/device.ts";
+import { FuseDevice, type FuseDeviceOptions } from "./fuse/device.ts";
 import { FuseNotifier } from "./fuse/notifier.ts";
+import { FuseUring, possibleCpus, uringArenaBytes } from "./fuse/uring.ts";
 import { openLogger } from "./log.ts";
 import { type Answer, ReactorMailbox } from "./mailbox.ts";
 import { clientMeter, clientTrips, publishClient } from "./metrics/client_metrics.ts";
@@ -33,12 +34,19 @@ class MountWorker {
   readonly #network: SocketNetwork;
   readonly #maps: MapHolder;
   readonly #session: ClientSession;
-  readonly #device: FuseDevice;
+  readonly #device: FuseDevice | FuseUring;
+  /** What is reported when the kernel knows that nobody serves the mount any more. */
+  #last: ClientReport | null = null;
   #stopAnswer: Answer | null = null;
 
   constructor(start: ClientWorkerStart) {
     const logger = openLogger(start.log);
-    this.#reactor = new Reactor({ log: logger.log });
+    const uring = start.transport === "uring";
+    this.#reactor = new Reactor({
+      log: logger.log,
+      arenaBytes: uring ? uringArenaBytes : undefined,
+      ring: { wideEntries: uring },
+    });
     this.#mailbox = new ReactorMailbox(this.#reactor, start.mailbox);
     this.#network = new SocketNetwork(this.#reactor, { resolve: (host) => this.#resolve(host) });
     this.#maps = new MapHolder(decodeMap(start.map), (epoch) => this.#report({ type: "needMap", epoch }));
@@ -55,18 +63,30 @@ class MountWorker {
     const volume = new VolumeClient(this.#session, { volumeId, readOnly, accessTimes });
     const notifier = new FuseNotifier(this.#reactor, { device: start.fuseFd, keeper: start.keeperFd });
     const fuse = new FuseSession(volume, {
-      onReady: () => this.#report({ type: "ready" }),
+      onReady: ({ flags2 }) => {
+        if (this.#device instanceof FuseUring) this.#device.agreed(flags2);
+        else this.#report({ type: "ready" });
+      },
       notifier,
+      overUring: uring,
       readsAnew: accessTimes.atime === "strictatime",
       meter: clientMeter(this.#reactor, start.metrics),
     });
     publishClient({ reactor: this.#reactor, session: this.#session, mount: fuse }, start.metrics);
-    this.#device = new FuseDevice({
+    const options: FuseDeviceOptions = {
       reactor: this.#reactor,
       fd: start.fuseFd,
       session: fuse,
       notifier,
       onEnd: (reason) => void this.#reactor.scheduler.spawn(this.#end(reason)),
+    };
+    this.#device = !uring ? new FuseDevice(options) : new FuseUring({
+      ...options,
+      queues: possibleCpus(),
+      onServing: (transport, why) => {
+        if (transport === "uring") this.#report({ type: "ready" });
+        else this.#over({ type: "failed", message: `the mount cannot have transport=uring: ${why}` });
+      },
     });
     this.#mailbox.onMessage = (message) => this.#order(message as ClientOrder);
     this.#mailbox.onCall = (message, answer) => this.#question(message as ClientStop, answer);
@@ -74,9 +94,23 @@ class MountWorker {
 
   run(): void {
     this.#device.start();
-    this.#mailbox.guard(() => this.#reactor.run());
+    this.#mailbox.guard(() => {
+      try {
+        this.#reactor.run();
+      } finally {
+        // As long as the ring is open the kernel takes the mount for served, and programs wait.
+        if (this.#device instanceof FuseUring) this.#device.close();
+        this.#reactor.close();
+      }
+    });
+    if (this.#last !== null) this.#report(this.#last);
     this.#mailbox.close();
-    this.#reactor.close();
+  }
+
+  /** Ends the Worker with a last report. */
+  #over(last: ClientReport): void {
+    this.#last = last;
+    this.#reactor.stop();
   }
 
   #order(order: ClientOrder): void {
@@ -97,8 +131,7 @@ class MountWorker {
     this.#session.close();
     this.#network.close();
     this.#stopAnswer?.reply(true);
-    this.#report({ type: "ended", reason });
-    this.#reactor.after(50, () => this.#reactor.stop());
+    this.#over({ type: "ended", reason });
   }
 
   #resolve(host: string): Future<string | null> {

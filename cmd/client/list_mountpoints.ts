@@ -21,9 +21,10 @@ export const { run } = command(
     if (flags.json) printJson(mounts);
     else if (mounts.length === 0) writeOut("no mounts\n");
     else {
-      const columns = [{ title: "mountpoint" }, { title: "volume" }, { title: "mode" }, { title: "state" }];
-      const rows = mounts.map(({ mountpoint, volume, readOnly, state, problem }) => {
-        return [mountpoint, volume, readOnly ? "ro" : "rw", problem === "" ? state : `${state}: ${problem}`];
+      const columns = ["mountpoint", "volume", "mode", "transport", "state"].map((title) => ({ title }));
+      const rows = mounts.map(({ mountpoint, volume, readOnly, transport, state, problem }) => {
+        const said = problem === "" ? state : `${state}: ${problem}`;
+        return [mountpoint, volume, readOnly ? "ro" : "rw", transport, said];
       });
       writeOut(table(columns, rows));
     }

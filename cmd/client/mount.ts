@@ -87,7 +87,8 @@ export const { run } = command(
     summary: "Mount a volume",
     details:
       "The daemon of this machine serves the mount and restores it at its next start; it is started when none\n" +
-      "runs. Options are those of mount(8), comma-separated; --read-only is -o ro.",
+      "runs. Options are those of mount(8), comma-separated, and transport=classic or transport=uring: whether the\n" +
+      "mount is served by /dev/fuse (the default) or over io_uring. --read-only is -o ro.",
     flags: [
       ...clientFlags,
       { name: "read-only", type: "boolean", help: "refuse writes through this mount" },

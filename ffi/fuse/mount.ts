@@ -37,9 +37,18 @@ export interface MountOptions {
   words: string[];
   /** Others than the owner may use the mount. Root's mounts are always so; absent = as is usual for the user. */
   allowOther?: boolean;
+  /** By what the mount is served; a remount does not change it. */
+  transport: FuseTransport;
   /** Change the flags of the mount that is there. */
   remount: boolean;
 }
+
+/** By what a mount is served: device.ts or uring.ts. */
+export type FuseTransport = "classic" | "uring";
+const transports: readonly string[] = ["classic", "uring"] satisfies FuseTransport[];
+/** What it is without the option `transport`. */
+export const transportDefault: FuseTransport = "classic";
+const transportPrefix = "transport=";
 
 /** Flags by option; `no` in front is listed where it sets a flag. */
 const flagOptions = new Map<string, number>([
@@ -78,7 +87,7 @@ const toldOptions = /^(user_id|group_id|max_read)=\d+$/;
  */
 export function parseMountOptions(text: string): MountOptions {
   const given = text.split(","), remount = given.includes("remount"), words = new Set<string>();
-  let allowOther: boolean | undefined;
+  let allowOther: boolean | undefined, transport = transportDefault;
   for (const word of given) {
     if (word === "" || word.startsWith("x-") || word.startsWith("comment=") || ignoredOptions.has(word)) continue;
     if (remount && (word === "remount" || toldOptions.test(word))) continue;
@@ -88,6 +97,7 @@ export function parseMountOptions(text: string): MountOptions {
     else if (isAtime) continue;
     else if (removes !== undefined) words.delete(removes);
     else if (word === "allow_other") allowOther = true;
+    else if (word.startsWith(transportPrefix)) transport = transportOf(word.slice(transportPrefix.length));
     else throw new Error(`unknown mount option "${word}"`);
   }
   let flags = 0;
@@ -97,7 +107,12 @@ export function parseMountOptions(text: string): MountOptions {
     noDirectories: words.has("nodiratime"),
   };
   const spoken = [...words].filter((word) => !wordless.has(word));
-  return { readOnly: words.has("ro"), accessTimes, flags, words: spoken, allowOther, remount };
+  return { readOnly: words.has("ro"), accessTimes, flags, words: spoken, allowOther, transport, remount };
+}
+
+function transportOf(name: string): FuseTransport {
+  if (transports.includes(name)) return name as FuseTransport;
+  throw new Error(`unknown transport "${name}": there are ${transports.join(" and ")}`);
 }
 
 /** A line of /proc/self/mountinfo. */

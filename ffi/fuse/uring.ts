@@ -28,6 +28,7 @@ import { E } from "../../core/errno.ts";
 import { closeFd, errnoText, F, libc, systemError } from "../libc.ts";
 import type { Completion } from "../reactor.ts";
 import { setAddress } from "../ring.ts";
+import type { FuseTransport } from "./mount.ts";
 import { FuseDevice, type FuseDeviceOptions, type FuseDeviceStatistics } from "./device.ts";
 
 /** Address space of the arena of a reactor that serves by {@linkcode FuseUring}: buffers cost memory when used. */
@@ -51,9 +52,6 @@ const iovecsAt = 512;
 
 const ECONNABORTED = 103, ENOTCONN = 107, ECANCELED = 125;
 
-/** By what a mount is served. */
-export type FuseTransport = "classic" | "uring";
-
 /** What a {@linkcode FuseUring} needs. */
 export interface FuseUringOptions extends FuseDeviceOptions {
   /** Processors the machine may have: {@linkcode possibleCpus}. */
@@ -66,14 +64,14 @@ export interface FuseUringOptions extends FuseDeviceOptions {
 export const enableUringPath = "/sys/module/fuse/parameters/enable_uring";
 
 /** Why this machine has no FUSE over io_uring, "" when the kernel offers it. */
-export function uringMissing(): string {
+export function uringMissing(parameterPath: string = enableUringPath): string {
   let text: string;
   try {
-    text = Deno.readTextFileSync(enableUringPath);
+    text = Deno.readTextFileSync(parameterPath);
   } catch {
     return "the kernel has none (Linux 6.14 or newer is needed, with its fuse module loaded)";
   }
-  if (!/^[Y1]/.test(text)) return `it is switched off (as root: echo Y > ${enableUringPath})`;
+  if (!/^[Y1]/.test(text)) return `it is switched off (as root: echo Y > ${parameterPath})`;
   const queues = possibleCpus();
   return queues > uringQueuesMax ? `there are ${queues} processors, ${uringQueuesMax} at most can be served` : "";
 }

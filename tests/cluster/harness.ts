@@ -11,6 +11,7 @@
 
 import { fromFileUrl, join } from "@std/path";
 import { buildExecutable } from "../../cmd/build.ts";
+import { type FuseTransport, transportDefault } from "../../ffi/fuse/mount.ts";
 
 /** The project's folder. */
 export const root = fromFileUrl(new URL("../..", import.meta.url)).replace(/\/$/, "");
@@ -258,9 +259,14 @@ export interface ClusterOptions {
   ioTimeoutS?: number;
   /** Serve metrics and health of every process, see {@linkcode Cluster.metrics}. */
   metrics?: boolean;
+  /** `-o transport` of the mounts; default {@linkcode transportAsked}. */
+  transport?: FuseTransport;
   /** Time that everything done with it may take; default 5 minutes. */
   timeoutMs?: number;
 }
+
+/** What SEALFS_TEST_TRANSPORT asks for: by what mounts are served. */
+const transportAsked = (Deno.env.get("SEALFS_TEST_TRANSPORT") ?? transportDefault) as FuseTransport;
 
 /** The name of the volume of a {@linkcode Cluster}. */
 export const volume = "test1";
@@ -355,8 +361,14 @@ export class Cluster {
     const client = { daemon, path, flags };
     this.clients.push(client);
     await daemon.start();
-    await this.clientCli(client, "mount", path, volume);
+    await this.mount(client, path, volume);
     return client;
+  }
+
+  /** Mounts a volume by the daemon of a client, with `-o options`. */
+  async mount(client: Client, path: string, volume: string, options: string = ""): Promise<void> {
+    const { transport = transportAsked } = this.#options;
+    await this.clientCli(client, "mount", "-o", `transport=${transport},${options}`, path, volume);
   }
 
   /** Runs `sealfs client ...` against the manager; its stdout. Throws when its exit code is not 0. */

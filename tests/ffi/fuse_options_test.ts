@@ -12,7 +12,8 @@ import { MS } from "../../ffi/libc.ts";
 
 Deno.test("parseMountOptions() takes what fstab and mount(8) give, and the last word wins", () => {
   const accessTimes = { atime: "relatime", noDirectories: false } as const;
-  const none = { readOnly: false, accessTimes, flags: 0, words: [], allowOther: undefined, remount: false };
+  const rest = { allowOther: undefined, transport: "classic", remount: false } as const;
+  const none = { readOnly: false, accessTimes, flags: 0, words: [], ...rest };
   assertEquals(parseMountOptions(""), none);
   assertEquals(parseMountOptions("defaults,_netdev,nofail,user,x-systemd.automount,relatime,rw"), none);
   const some = parseMountOptions("ro,nosuid,nodev,noexec,allow_other,suid");
@@ -32,7 +33,17 @@ Deno.test("parseMountOptions() reads which accesses are noted, the last word win
   assertEquals(parseMountOptions("noatime").words, ["noatime"]);
 });
 
+Deno.test("parseMountOptions() reads the transport and keeps it from fusermount3", () => {
+  const { transport, words } = parseMountOptions("transport=classic,ro,transport=uring");
+  assertEquals([transport, words], ["uring", ["ro"]]);
+});
+
 Deno.test("parseMountOptions() names an option that it does not know", () => {
+  assertThrows(
+    () => parseMountOptions("transport=rdma"),
+    Error,
+    'unknown transport "rdma": there are classic and uring',
+  );
   assertThrows(() => parseMountOptions("ro,writeback"), Error, 'unknown mount option "writeback"');
   assertThrows(() => parseMountOptions("fd=3"), Error, 'unknown mount option "fd=3"');
 });

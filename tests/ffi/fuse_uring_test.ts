@@ -1,9 +1,16 @@
 /** What is handed to the kernel for FUSE over io_uring, seen without a mount; tests/ffi/fuse_mount_test.ts has the mounts. */
 
-import { assert, assertEquals, assertThrows } from "@std/assert";
+import { assert, assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
 import { fuseDataAt, INIT2 } from "../../core/fuse/protocol.ts";
 import { FuseSession } from "../../core/fuse/session.ts";
-import { FuseUring, possibleCpus, queueDepth, uringArenaBytes, uringQueuesMax } from "../../ffi/fuse/uring.ts";
+import {
+  FuseUring,
+  possibleCpus,
+  queueDepth,
+  uringArenaBytes,
+  uringMissing,
+  uringQueuesMax,
+} from "../../ffi/fuse/uring.ts";
 import { libc } from "../../ffi/libc.ts";
 import { Reactor } from "../../ffi/reactor.ts";
 import { MemoryFileSystem } from "../fuse/memory_filesystem.ts";
@@ -15,6 +22,19 @@ Deno.test("possibleCpus() counts the ranges of the kernel's list", () => {
 Deno.test("queueDepth() gives few processors many buffers each, and the arena has room for all of most processors", () => {
   assertEquals([1, 2, 8, 64, 512].map(queueDepth), [32, 32, 8, 4, 4]);
   assert(uringQueuesMax * queueDepth(uringQueuesMax) * (9 << 17) < uringArenaBytes);
+});
+
+Deno.test("uringMissing() says what the kernel lacks and how it is switched on", () => {
+  const path = Deno.makeTempFileSync();
+  try {
+    Deno.writeTextFileSync(path, "N\n");
+    assertEquals(uringMissing(path), `it is switched off (as root: echo Y > ${path})`);
+    Deno.writeTextFileSync(path, "Y\n");
+    assertEquals(uringMissing(path), "");
+  } finally {
+    Deno.removeSync(path);
+  }
+  assertStringIncludes(uringMissing(path), "Linux 6.14");
 });
 
 /** A transport with 3 queues on a descriptor that knows no commands, and what it says of itself. */

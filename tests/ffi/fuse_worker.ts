@@ -2,7 +2,7 @@
 
 import { FuseSession } from "../../core/fuse/session.ts";
 import { FuseDevice } from "../../ffi/fuse/device.ts";
-import { type FuseTransport, FuseUring, possibleCpus, uringArenaBytes } from "../../ffi/fuse/uring.ts";
+import { FuseUring, possibleCpus, uringArenaBytes } from "../../ffi/fuse/uring.ts";
 import { Reactor } from "../../ffi/reactor.ts";
 import { MemoryFileSystem } from "../fuse/memory_filesystem.ts";
 
@@ -31,7 +31,7 @@ export interface Served {
   starved: number;
   minor: number;
   /** By what it was served, with the reason when that is not what was asked for. */
-  transport: FuseTransport | string;
+  transport: string;
 }
 
 const scope = self as unknown as {

@@ -111,8 +111,8 @@ if (localPath !== undefined) {
         const mounts = cluster.clients.map(({ path }) => path), client = cluster.clients[1];
         const places = { readOnly: join(cluster.folder, "readonly"), small: join(cluster.folder, "small") };
         for (const place of Object.values(places)) Deno.mkdirSync(place);
-        await cluster.clientCli(client, "mount", "-o", "ro", places.readOnly, volume);
-        await cluster.clientCli(client, "mount", places.small, smallVolume);
+        await cluster.mount(client, places.readOnly, volume, "ro");
+        await cluster.mount(client, places.small, smallVolume);
         try {
           await runCases(t, new KernelWay("mount", mounts, places), [...registered.both, ...registered.kernel]);
         } finally {
