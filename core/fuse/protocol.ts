@@ -151,6 +151,8 @@ export const O = {
   EXCL: 0o200,
   TRUNC: 0o1000,
   APPEND: 0o2000,
+  /** Part of O_SYNC as well. */
+  DSYNC: 0o10000,
   /**
    * O_DIRECT of x86-64 (0o40000) and of arm64 (0o200000). Each is O_DIRECTORY on the other machine, which an OPEN of a
    * regular file never carries, so both can be asked for at once.

@@ -176,6 +176,8 @@ export class FuseSession {
   /** Open files: inode by handle - 1, 0 = free. */
   #handles: number[] = [];
   #freeHandles: number[] = [];
+  /** Handles opened with FOPEN_DIRECT_IO. */
+  #direct = new Set<number>();
   /** Owners that may hold locks, by inode and owner: so that close asks the server only when there is something to drop. */
   #locks = new Map<number, Map<string, HeldLock>>();
   /** Requests under way by unique; blocking locks with the future that cancels them. */
@@ -598,15 +600,18 @@ export class FuseSession {
   #freeHandle(handle: number): void {
     this.#handles[handle - 1] = 0;
     this.#freeHandles.push(handle);
+    this.#direct.delete(handle);
   }
 
   /**
    * Appends go to where the file's end truly is, which only the servers know, and O_DIRECT wants no cache. Everything
    * else uses the page cache, so that a shared writable mmap works; an open drops it unless the file is as it was.
    */
-  #openFlags(flags: number, attributes: Attributes): number {
+  #openFlags({ handle }: FuseRequest, flags: number, attributes: Attributes): number {
     const keep = this.#holdsDataOf(attributes) && !this.options.readsAnew ? FOPEN.KEEP_CACHE : 0;
-    return (flags & (O.APPEND | O.DIRECT)) !== 0 ? FOPEN.DIRECT_IO : keep;
+    if ((flags & (O.APPEND | O.DIRECT)) === 0) return keep;
+    this.#direct.add(handle);
+    return FOPEN.DIRECT_IO;
   }
 
   /**
@@ -659,7 +664,8 @@ export class FuseSession {
   *#created(request: FuseRequest, attributes: Attributes, flags: number): Task<number> {
     if (!(yield* this.#opened(request, attributes))) return request.fail(E.NFILE);
     this.#putEntry(request, attributes, 0);
-    encodeOpen(request.view, request.bodyAt + entryOut.sizeof, request.handle, this.#openFlags(flags, attributes));
+    const openFlags = this.#openFlags(request, flags, attributes);
+    encodeOpen(request.view, request.bodyAt + entryOut.sizeof, request.handle, openFlags);
     return request.finish(entryOut.sizeof + openOut.sizeof);
   }
 
@@ -677,7 +683,7 @@ export class FuseSession {
     const attributes = yield* this.fileSystem.open(this.#inode(request.nodeid), { truncate, killSetId });
     if (failed(attributes)) return request.fail(attributes);
     if (!(yield* this.#opened(request, attributes))) return request.fail(E.NFILE);
-    encodeOpen(request.view, request.bodyAt, request.handle, this.#openFlags(flags, attributes));
+    encodeOpen(request.view, request.bodyAt, request.handle, this.#openFlags(request, flags, attributes));
     return request.finish(openOut.sizeof);
   }
 
@@ -756,8 +762,20 @@ export class FuseSession {
       : yield* this.fileSystem.write(inode, offset, data, { killSetId });
     if (failed(result)) return request.fail(result);
     this.#wrote(inode, before);
+    if (this.#syncsWrite(request)) {
+      const synced = yield* this.fileSystem.sync(inode);
+      if (failed(synced)) return request.fail(synced);
+    }
     setU64(request.view, request.bodyAt, size);
     return request.finish(8);
+  }
+
+  /**
+   * True for a write that has to be durable when it returns and after which the kernel sends no FSYNC of its own: it does
+   * so only where it has the file in its page cache (fs/fuse/file.c, fuse_cache_write_iter).
+   */
+  #syncsWrite(request: FuseRequest): boolean {
+    return (request.u32(readIn.flags) & O.DSYNC) !== 0 && this.#direct.has(request.u64(readIn.fh));
   }
 
   *#readdir(request: FuseRequest, plus: boolean): Task<number> {

@@ -317,6 +317,30 @@ Deno.test("WRITE with O_APPEND goes to the end whatever the offset, written back
   assertEquals(read(harness, node, 0, 100).body, utf8("0X2345"));
 });
 
+Deno.test("WRITE with O_DSYNC syncs through an open without page cache, where the kernel sends no FSYNC", () => {
+  for (const [flags, syncs] of [[O.APPEND, 1], [O.DIRECT, 1], [0, 0]]) {
+    let count = 0;
+    const harness = new Harness({
+      pause: (operation) => {
+        if (operation === "sync") count++;
+        return null;
+      },
+    });
+    const { node, fh } = create(harness, "file", flags);
+    const direct = { [readIn.fh]: Number(fh), [readIn.flags]: flags };
+    write(harness, node, 0, utf8("0123"), direct);
+    assertEquals(count, 0);
+    assertEquals(write(harness, node, 0, utf8("45"), { ...direct, [readIn.flags]: flags | O.DSYNC }).errno, 0);
+    assertEquals(count, syncs);
+    assertEquals(release(harness, node, fh).errno, 0);
+    // The handle's number comes again, for an open with page cache.
+    const again = harness.ask("OPEN", { nodeid: node }, struct(8, {})).view.getBigUint64(0, true);
+    assertEquals(again, fh);
+    write(harness, node, 0, utf8("6"), { [readIn.fh]: Number(again), [readIn.flags]: O.DSYNC });
+    assertEquals(count, syncs);
+  }
+});
+
 Deno.test("READ and WRITE carry 1 MiB and refuse offsets beyond 2^53", () => {
   const harness = new Harness();
   const { node } = create(harness, "file");
