@@ -19,8 +19,10 @@ const stampFile = join(buildFolder, "sealfs.stamp");
 
 /** Everything that the executable is made from. */
 const sources = ["cmd", "core", "ffi", "types", "mod.ts", "deno.json", "deno.lock", "package.json"];
-/** Where workers live: `new Worker(new URL("./x_worker.ts", import.meta.url), { type: "module" })`. */
+/** Where workers live. */
 const workerFolders = ["cmd", "ffi"];
+/** How a source names the worker that it starts: one beside it, for in the bundle they all are. */
+const workerUrl = /new URL\("([^"]*_worker\.ts)"/g;
 /** A heap (one a thread) that grows beyond this is a leak: it ends with an error instead of taking the machine. */
 const v8Flags = ["--max-old-space-size=512"];
 /** How long to look for denort on the network. */
@@ -91,8 +93,9 @@ async function denoInfo(): Promise<DenoInfo> {
 
 /** Bundles main and all workers into `stage/dist`, flat, so that a worker is beside whatever starts it. */
 async function bundle(stage: string): Promise<string[]> {
-  const workers = workerFolders.flatMap((folder) => filesUnder(join(root, folder)))
-    .filter((path) => path.endsWith("_worker.ts"));
+  const files = workerFolders.flatMap((folder) => filesUnder(join(root, folder)));
+  const workers = files.filter((path) => path.endsWith("_worker.ts"));
+  for (const file of files.filter((path) => path.endsWith(".ts"))) checkWorkersBeside(file);
   const entries: string[] = [];
   const names = new Set<string>();
   for (const path of [join(root, "cmd", "main.ts"), ...workers]) {
@@ -109,10 +112,17 @@ async function bundle(stage: string): Promise<string[]> {
     ["bundle", "--quiet", "--no-check", "--platform", "deno", "--code-splitting", "--outdir", dist, ...entries],
     root,
   );
-  // The bundler leaves `new URL("./x_worker.ts", ...)` as it is.
+  // The bundler leaves the URLs of workers as they are.
   const workerNames = [...names].filter((name) => name !== "main");
   for (const name of workerNames) Deno.writeTextFileSync(join(dist, `${name}.ts`), `import "./${name}.js";\n`);
   return workerNames.map((name) => `dist/${name}.ts`);
+}
+
+function checkWorkersBeside(file: string): void {
+  for (const [, url] of Deno.readTextFileSync(file).matchAll(workerUrl)) {
+    if (exists(join(dirname(file), url)) && /^\.\/[^/]+$/.test(url)) continue;
+    throw new Error(`${relative(root, file)} starts ${url}: a worker lies beside what starts it`);
+  }
 }
 
 /** Copies lmdb's native library to where lmdb looks for it from the bundle. */

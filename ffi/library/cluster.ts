@@ -178,7 +178,7 @@ export class Cluster implements AsyncDisposable {
     const { secret, ioTimeoutMs, logLevel } = this.#options, session = this.#session;
     const { number, map } = session;
     const link = await WorkerLink.start({
-      url: new URL("../library_worker.ts", import.meta.url),
+      url: new URL("./library_worker.ts", import.meta.url),
       start: { log: { level: logLevel }, session: number, secret: secret ?? null, map: session.mapBytes, ioTimeoutMs },
       resolve: resolveHost,
       onNeedMap: (epoch) => session.want(epoch),

@@ -2,14 +2,19 @@
 
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { join } from "@std/path";
-import { attempt, type Cluster, type Outcome, root, run, shell, sleep, withCluster } from "./harness.ts";
+import { buildExecutable } from "../../cmd/build.ts";
+import { attempt, type Cluster, type Outcome, run, shell, sleep, withCluster } from "./harness.ts";
 import { needs, needyTest } from "./needs.ts";
 
 const mebibyte = 1 << 20;
 
-function verb(cluster: Cluster, ...args: string[]): Promise<Outcome> {
-  const [program, ...more] = [Deno.execPath(), "run", "-A", join(root, "cmd", "main.ts"), "client"];
-  return attempt([program, ...more, `--manager-address=${cluster.managerAddress}`, ...args]);
+/** Command line of a verb of the executable: what it starts it has to find in itself. */
+async function verbCommand(cluster: Cluster, ...args: string[]): Promise<string[]> {
+  return [await buildExecutable(), "client", `--manager-address=${cluster.managerAddress}`, ...args];
+}
+
+async function verb(cluster: Cluster, ...args: string[]): Promise<Outcome> {
+  return await attempt(await verbCommand(cluster, ...args));
 }
 
 async function exists(path: string): Promise<boolean> {
@@ -26,7 +31,7 @@ const makeTree = `
 `;
 
 needyTest("sealfs client du, rm and info work on mounted trees", needs("mount"), async (t) => {
-  await withCluster({ fromSource: true }, async (cluster) => {
+  await withCluster({}, async (cluster) => {
     const [{ path: one }, { path: two }] = cluster.clients, tree = join(one, "tree");
     await run(shell(`${makeTree}`).concat("tree", tree));
 
@@ -118,9 +123,8 @@ needyTest("sealfs client du, rm and info work on mounted trees", needs("mount"),
       await run(
         shell(`mkdir "$1"; cd "$1"; for i in $(seq 200); do mkdir $i; touch $i/{1..5}; done`).concat("x", tree),
       );
-      const [program, ...args] = [Deno.execPath(), "run", "-A", join(root, "cmd", "main.ts"), "client"];
-      const more = [`--manager-address=${cluster.managerAddress}`, "rm", "-r", "--json", tree];
-      const child = new Deno.Command(program, { args: [...args, ...more], stdout: "piped", stderr: "piped" }).spawn();
+      const [program, ...args] = await verbCommand(cluster, "rm", "-r", "--json", tree);
+      const child = new Deno.Command(program, { args, stdout: "piped", stderr: "piped" }).spawn();
       // As soon as something has gone.
       while ((await Array.fromAsync(Deno.readDir(tree)).catch(() => [])).length === 200) await sleep(5);
       child.kill("SIGINT");

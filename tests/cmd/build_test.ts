@@ -237,6 +237,20 @@ Deno.test("the executable", { sanitizeResources: false }, async (t) => {
       },
     });
 
+    await t.step("is not made of a program that would not find its workers", async () => {
+      const before = Deno.statSync(`${project}/build/sealfs`).ino;
+      for (const url of ["../a_worker.ts", "./c_worker.ts"]) {
+        Deno.mkdirSync(`${project}/ffi/deep`, { recursive: true });
+        Deno.writeTextFileSync(`${project}/ffi/deep/start.ts`, `new Worker(new URL("${url}", import.meta.url));`);
+        const command = new Deno.Command(Deno.execPath(), { args: ["run", "-A", "cmd/build.ts"], cwd: project });
+        const { success, stderr } = await command.output();
+        assertEquals(success, false);
+        assertStringIncludes(new TextDecoder().decode(stderr), `ffi/deep/start.ts starts ${url}: `);
+      }
+      Deno.removeSync(`${project}/ffi/deep`, { recursive: true });
+      assertEquals(Deno.statSync(`${project}/build/sealfs`).ino, before);
+    });
+
     await t.step("a changed program runs from an unpacked version of its own", async () => {
       const before = unpacked(cache);
       Deno.writeTextFileSync(`${project}/cmd/late.ts`, `export const work = () => "changed";`);

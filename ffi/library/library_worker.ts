@@ -1,6 +1,6 @@
 /**
  * The reactor Worker of one of the library's connections to a cluster: the same client core over the same transports as
- * a mount's, with calls of the main thread (ffi/library) in place of FUSE.
+ * a mount's, with calls of the main thread (volume.ts) in place of FUSE.
  *
  * @module
  */
@@ -9,18 +9,18 @@
 /// <reference lib="deno.worker" />
 
 import { workerData } from "node:worker_threads";
-import type { FileSystem } from "../core/client/filesystem.ts";
-import { ClientSession } from "../core/client/session.ts";
-import { VolumeClient } from "../core/client/volume_client.ts";
-import { E, type Result } from "../core/errno.ts";
-import { decodeMap } from "../core/placement/map.ts";
-import { MapHolder } from "../core/placement/map_holder.ts";
-import { Future, type Task } from "../core/task.ts";
-import type { LibraryOrder, LibraryReport, LibraryResolve, LibraryWorkerStart } from "./library/messages.ts";
-import { type LibraryBackend, serveLibrary } from "./library/serve.ts";
-import type { ReactorMailbox } from "./mailbox.ts";
-import { SocketNetwork } from "./net.ts";
-import type { Reactor } from "./reactor.ts";
+import type { FileSystem } from "../../core/client/filesystem.ts";
+import { ClientSession } from "../../core/client/session.ts";
+import { VolumeClient } from "../../core/client/volume_client.ts";
+import { E, type Result } from "../../core/errno.ts";
+import { decodeMap } from "../../core/placement/map.ts";
+import { MapHolder } from "../../core/placement/map_holder.ts";
+import { Future, type Task } from "../../core/task.ts";
+import type { LibraryOrder, LibraryReport, LibraryResolve, LibraryWorkerStart } from "./messages.ts";
+import { type LibraryBackend, serveLibrary } from "./serve.ts";
+import type { ReactorMailbox } from "../mailbox.ts";
+import { SocketNetwork } from "../net.ts";
+import type { Reactor } from "../reactor.ts";
 
 /** Volumes of a cluster. */
 class ClusterBackend implements LibraryBackend {
