@@ -566,9 +566,9 @@ export class Store {
 
   /** The blocking part of a checkpoint. Order: container, log, image (a record in the image has its data and its log on disk). */
   #checkpointNow(): number {
-    const beganMs = this.#checkpoints?.nowMs() ?? 0;
+    const meter = this.#checkpoints, beganMs = meter?.nowMs() ?? 0;
     const errno = this.#saveAll();
-    this.#checkpoints?.end(0, beganMs, 0);
+    meter?.ended(0, beganMs, meter.nowMs());
     return errno;
   }
 
