@@ -13,6 +13,7 @@ import * as lmdb from "lmdb";
 import type { Image, LogLevel } from "../../core/runtime.ts";
 import { E } from "../../core/errno.ts";
 import { smallBytes } from "../../core/protocol/codec.ts";
+import { ValueCache } from "./value_cache.ts";
 import { checked, closeFd, cstr, errnoText, FALLOC, libc, O, systemError } from "../libc.ts";
 
 const { ABORT, open } = lmdb;
@@ -89,6 +90,7 @@ export class LmdbImage implements Image {
   readonly #limitBytes: number;
   readonly #fd: number;
   readonly #staging: StagedValue;
+  readonly #cache = new ValueCache();
   #views: (Uint8Array | undefined)[] = [];
   #viewed: ArrayBuffer | null = null;
   /** Ends the open transaction: commits it, or drops it when called with ABORT. */
@@ -140,8 +142,12 @@ export class LmdbImage implements Image {
   }
 
   get(key: Uint8Array): Uint8Array | undefined {
+    const known = this.#cache.get(key);
+    if (known !== null) return known;
     const shared = this.#database.getBinaryFast(key) as SharedBuffer | undefined;
-    return shared === undefined ? undefined : this.#view(shared);
+    const value = shared === undefined ? undefined : this.#view(shared);
+    this.#cache.set(key, value);
+    return value;
   }
 
   put(key: Uint8Array, value: Uint8Array): void {
@@ -149,10 +155,12 @@ export class LmdbImage implements Image {
     staging.set(value);
     staging.end = value.length;
     this.#database.put(key, staging);
+    this.#cache.set(key, value);
   }
 
   remove(key: Uint8Array): void {
     this.#database.remove(key);
+    this.#cache.set(key, undefined);
   }
 
   /**

@@ -81,3 +81,35 @@ Deno.test("scan() leaves no memory behind in a thread that never returns to its 
     assert(ownBytes() - before < 16 * 2 ** 20, `${ownBytes() - before} bytes more after 100,000 scans`);
   });
 });
+
+Deno.test("get() says what was put and removed last, whatever the lengths of keys and values, absent keys too", () => {
+  withImage((image) => {
+    const model = new Map<string, number[]>(), lengths = [0, 1, 17, 222, 223, 254, 255, 256, 257, 4096, 70_000];
+    let random = 7;
+    const below = (limit: number) => (random = random * 48271 % 2147483647) % limit;
+    for (let step = 0; step < 30_000; step++) {
+      // More keys than are remembered, some of which are used again and again.
+      const number = below(2) === 0 ? below(40) : below(20_000);
+      const key = new Uint8Array([3, 10, 30, 31, 60][number % 5]);
+      new DataView(key.buffer).setUint16(1, number);
+      const name = key.join();
+      switch (below(4)) {
+        case 0: {
+          const value = new Uint8Array(lengths[below(number < 40 ? lengths.length : 5)]).fill(step);
+          image.put(key, value);
+          model.set(name, [value.length, value.at(-1) ?? -1]);
+          break;
+        }
+        case 1:
+          if (number % 3 === 0) image.remove(key);
+          if (number % 3 === 0) model.delete(name);
+          break;
+        default: {
+          const found = image.get(key);
+          assertEquals(found === undefined ? undefined : [found.length, found.at(-1) ?? -1], model.get(name));
+        }
+      }
+      if (step % 10_000 === 0) assertEquals(image.commit(), 0);
+    }
+  });
+});
