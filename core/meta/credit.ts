@@ -77,12 +77,15 @@ export class Credit {
    * takes `exactly`: data in the place of other data needs nothing. `bytes` is what to settle.
    */
   *reserveWrite(volume: number, most: number, exactly: () => number): Task<Result<{ bytes: number }>> {
-    const account = this.#account(volume);
-    const plenty = this.engine.store.canGrow() && this.#covers(volume, account, most, 0);
-    const bytes = plenty ? most : exactly();
+    const bytes = this.isPlenty(volume, most) ? most : exactly();
     if (bytes === 0) return this.engine.store.canRewrite() ? { bytes } : E.NOSPC;
     const errno = yield* this.reserve(volume, bytes, 0);
     return errno === 0 ? { bytes } : errno;
+  }
+
+  /** True when an operation that takes `bytes` can go ahead at once, if it charges them before anything else runs. */
+  isPlenty(volume: number, bytes: number): boolean {
+    return this.engine.store.canGrow() && this.#covers(volume, this.#account(volume), bytes, 0);
   }
 
   /** The operation has charged what it needed, or has failed: ends its reservation. */

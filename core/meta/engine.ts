@@ -123,6 +123,10 @@ export class Engine {
   #clockAheadMs = 0;
   #turn = new Future<void>();
   #owners = 0;
+  /** The epoch of which `#own` and `#owned` (by shard, 1 or 0) tell. */
+  #ownEpoch = -1;
+  #own: readonly number[] = [];
+  #owned: Uint8Array = new Uint8Array(0);
   #liveEpoch = -1;
   #liveVolumes = new Set<number>();
 
@@ -152,17 +156,26 @@ export class Engine {
 
   /** True when this store is the primary of the shard. */
   owns(shard: number): boolean {
-    const map = this.map.current;
-    if (primaryOf(map, shard) !== this.serverId) return false;
-    const entry = map.servers.find((server) => server.id === this.serverId);
-    return entry !== undefined && storeOfShard(shard, entry.stores) === this.storeIndex;
+    if (this.#ownEpoch !== this.map.current.epoch) this.#indexOwn();
+    return this.#owned[shard] === 1;
   }
 
-  /** Shards of which this store is the primary. */
-  ownShards(): number[] {
-    const own: number[] = [];
-    for (let shard = 0; shard < this.shards; shard++) if (this.owns(shard)) own.push(shard);
-    return own;
+  /** Shards of which this store is the primary, ascending. */
+  ownShards(): readonly number[] {
+    if (this.#ownEpoch !== this.map.current.epoch) this.#indexOwn();
+    return this.#own;
+  }
+
+  #indexOwn(): void {
+    const map = this.map.current, entry = this.map.server(this.serverId), own: number[] = [];
+    this.#owned = new Uint8Array(map.shards);
+    for (let shard = 0; entry !== undefined && shard < map.shards; shard++) {
+      if (primaryOf(map, shard) !== this.serverId || storeOfShard(shard, entry.stores) !== this.storeIndex) continue;
+      this.#owned[shard] = 1;
+      own.push(shard);
+    }
+    this.#own = own;
+    this.#ownEpoch = map.epoch;
   }
 
   /** True while the map has the volume and it is not being deleted. */
@@ -267,6 +280,17 @@ export class Engine {
     const turn = this.#turn;
     this.#turn = new Future<void>();
     turn.resolve();
+  }
+
+  /** True while work in progress has a name of a directory locked. */
+  nameHeld(dir: number, name: Uint8Array): boolean {
+    // Hardly ever is any name locked: then none is put together.
+    return this.names.size > 0 && this.names.held(nameLock(dir, name));
+  }
+
+  /** True while work in progress has an inode's data or size locked. */
+  inodeHeld(inode: number): boolean {
+    return this.inodes.size > 0 && this.inodes.held(String(inode));
   }
 
   /** A fresh name of a lock owner. */

@@ -25,9 +25,18 @@ const recallAgainMs = 500;
 /** Entries looked at for one that is over, when the table is full. */
 const sweepSteps = 64;
 
+interface Holder {
+  session: number;
+  untilMs: number;
+  grant: number;
+}
+
 interface Entry {
-  /** Holders by session. */
-  holders: Map<number, { untilMs: number; grant: number }>;
+  inode: number;
+  /** Its place in the table, -1 without one: then nobody has a lease on it. */
+  place: number;
+  /** Mostly none or one. */
+  holders: Holder[];
   /** No lease is granted before this time. */
   sharedUntilMs: number;
   /** Changes under way: no lease is granted. */
@@ -42,6 +51,11 @@ export class Leases {
   onRecall: (session: number, inode: number, grant: number) => void = () => {};
   readonly #runtime: Runtime;
   readonly #entries = new Map<number, Entry>();
+  /** Entries by place; null: free. */
+  readonly #places: (Entry | null)[] = [];
+  readonly #freePlaces: number[] = [];
+  /** Where room is looked for next. */
+  #hand = 0;
   #graceUntilMs: number;
   /** Sessions that may hold leases from before the start. */
   #awaited = new Set<number>();
@@ -88,31 +102,43 @@ export class Leases {
   grant(inode: number, session: number): boolean {
     const nowMs = this.#runtime.nowMs();
     let entry = this.#entries.get(inode);
-    if (entry === undefined) {
-      if (this.#entries.size >= leasedInodesMax && !this.#sweep(nowMs)) return false;
-      this.#entries.set(inode, entry = newEntry());
+    if (entry !== undefined && (entry.changes > 0 || nowMs < entry.sharedUntilMs)) return false;
+    if (entry === undefined || entry.place < 0) {
+      const place = this.#place(nowMs);
+      if (place < 0) return false;
+      entry ??= this.#add(inode);
+      entry.place = place;
+      this.#places[place] = entry;
     }
-    if (entry.changes > 0 || nowMs < entry.sharedUntilMs) return false;
-    entry.holders.set(session, { untilMs: nowMs + leaseMs, grant: ++this.counters.granted });
+    const untilMs = nowMs + leaseMs, grant = ++this.counters.granted;
+    const { holders } = entry;
+    const holder = holders.find((one) => one.session === session) ?? holders.find((one) => one.untilMs <= nowMs);
+    if (holder === undefined) holders.push({ session, untilMs, grant });
+    else {
+      holder.session = session;
+      holder.untilMs = untilMs;
+      holder.grant = grant;
+    }
     return true;
   }
 
   /** A session has returned the lease that was recalled by number `grant`, and those before. */
   returned({ inode, session, grant }: { inode: number; session: number; grant: number }): void {
-    const entry = this.#entries.get(inode), holder = entry?.holders.get(session);
-    if (entry === undefined || holder === undefined || holder.grant > grant) return;
-    entry.holders.delete(session);
+    const entry = this.#entries.get(inode);
+    const at = entry?.holders.findIndex((one) => one.session === session && one.grant <= grant) ?? -1;
+    if (entry === undefined || at < 0) return;
+    entry.holders.splice(at, 1);
     const { returned } = entry;
     entry.returned = null;
     returned?.resolve();
-    if (this.#idle(entry)) this.#entries.delete(inode);
+    if (this.#idle(entry)) this.#remove(entry);
   }
 
   /** Sessions that hold a lease on an inode. */
   holders(inode: number): number[] {
     const nowMs = this.#runtime.nowMs();
-    return [...this.#entries.get(inode)?.holders ?? []].filter(([, { untilMs }]) => untilMs > nowMs)
-      .map(([session]) => session);
+    return (this.#entries.get(inode)?.holders ?? []).filter(({ untilMs }) => untilMs > nowMs)
+      .map(({ session }) => session);
   }
 
   /** True when a session other than `session` holds a lease on one of `inodes`, or might (grace). */
@@ -120,10 +146,11 @@ export class Leases {
     if (inodes.length === 0) return false;
     if (this.grace) return true;
     const nowMs = this.#runtime.nowMs();
-    return inodes.some((inode) => {
+    for (const inode of inodes) {
       const entry = this.#entries.get(inode);
-      return entry !== undefined && this.#foreign(entry, session, nowMs);
-    });
+      if (entry !== undefined && this.#foreign(entry, session, nowMs)) return true;
+    }
+    return false;
   }
 
   /** A record is about to change these inodes: counts it if a lease stands in its way, which would be a bug. */
@@ -139,11 +166,7 @@ export class Leases {
 
   /** A change of `inodes` is under way: no leases on them until {@linkcode end}. */
   begin(inodes: readonly number[]): void {
-    for (const inode of inodes) {
-      let entry = this.#entries.get(inode);
-      if (entry === undefined) this.#entries.set(inode, entry = newEntry());
-      entry.changes++;
-    }
+    for (const inode of inodes) (this.#entries.get(inode) ?? this.#add(inode)).changes++;
   }
 
   /** A change that {@linkcode begin} announced is over. */
@@ -153,7 +176,7 @@ export class Leases {
       const entry = this.#entries.get(inode);
       if (entry === undefined || entry.changes === 0) throw new Error(`leases: no change of ${inode} is under way`);
       entry.changes--;
-      if (nowMs >= entry.sharedUntilMs && this.#idle(entry)) this.#entries.delete(inode);
+      if (nowMs >= entry.sharedUntilMs && this.#idle(entry)) this.#remove(entry);
     }
   }
 
@@ -177,41 +200,46 @@ export class Leases {
 
   #recall(inode: number, session: number): void {
     const nowMs = this.#runtime.nowMs(), entry = this.#entries.get(inode);
-    for (const [holder, { untilMs, grant }] of entry?.holders ?? []) {
-      if (holder === session) continue;
-      if (untilMs <= nowMs) {
-        entry!.holders.delete(holder);
-        continue;
-      }
-      entry!.sharedUntilMs = nowMs + sharedMs;
+    if (entry === undefined) return;
+    entry.holders = entry.holders.filter((one) => one.session === session || one.untilMs > nowMs);
+    for (const holder of entry.holders) {
+      if (holder.session === session) continue;
+      entry.sharedUntilMs = nowMs + sharedMs;
       this.counters.recalls++;
-      this.onRecall(holder, inode, grant);
+      this.onRecall(holder.session, inode, holder.grant);
     }
   }
 
   #foreign(entry: Entry, session: number, nowMs: number): boolean {
-    for (const [holder, { untilMs }] of entry.holders) if (holder !== session && untilMs > nowMs) return true;
+    for (const holder of entry.holders) if (holder.session !== session && holder.untilMs > nowMs) return true;
     return false;
   }
 
   #idle(entry: Entry): boolean {
-    return entry.changes === 0 && entry.holders.size === 0;
+    return entry.changes === 0 && entry.holders.length === 0;
   }
 
-  /** Makes room: looks at the oldest entries, and moves those still in use to the end. */
-  #sweep(nowMs: number): boolean {
-    let steps = 0;
-    for (const [inode, entry] of this.#entries) {
-      if (++steps > sweepSteps) return false;
-      this.#entries.delete(inode);
-      const used = entry.changes > 0 || nowMs < entry.sharedUntilMs || this.#foreign(entry, 0, nowMs);
-      if (!used) return true;
-      this.#entries.set(inode, entry);
+  #add(inode: number): Entry {
+    const entry: Entry = { inode, place: -1, holders: [], sharedUntilMs: 0, changes: 0, returned: null };
+    this.#entries.set(inode, entry);
+    return entry;
+  }
+
+  #remove(entry: Entry): void {
+    this.#entries.delete(entry.inode);
+    if (entry.place < 0) return;
+    this.#places[entry.place] = null;
+    this.#freePlaces.push(entry.place);
+  }
+
+  /** A free place; -1: none among those looked at, which go round. */
+  #place(nowMs: number): number {
+    if (this.#freePlaces.length === 0 && this.#places.length < leasedInodesMax) return this.#places.push(null) - 1;
+    for (let steps = 0; this.#freePlaces.length === 0 && steps < sweepSteps; steps++) {
+      const entry = this.#places[this.#hand]!;
+      this.#hand = (this.#hand + 1) % leasedInodesMax;
+      if (entry.changes === 0 && nowMs >= entry.sharedUntilMs && !this.#foreign(entry, 0, nowMs)) this.#remove(entry);
     }
-    return false;
+    return this.#freePlaces.pop() ?? -1;
   }
-}
-
-function newEntry(): Entry {
-  return { holders: new Map(), sharedUntilMs: 0, changes: 0, returned: null };
 }

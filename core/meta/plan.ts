@@ -17,7 +17,8 @@ export class Plan {
   changer = 0;
   /** Inodes whose attributes change. */
   readonly inodes: number[] = [];
-  #charges = new Map<number, Charge>();
+  /** One a volume. */
+  readonly charges: Charge[] = [];
 
   /** Sets a key. */
   put(key: Uint8Array, value: Uint8Array): void {
@@ -44,8 +45,8 @@ export class Plan {
   /** Charges a volume (negative deltas give back). */
   charge(volume: number, bytesDelta: number, inodesDelta: number): void {
     if (bytesDelta === 0 && inodesDelta === 0) return;
-    const charge = this.#charges.get(volume);
-    if (charge === undefined) this.#charges.set(volume, { volume, bytesDelta, inodesDelta });
+    const charge = this.charges.find((one) => one.volume === volume);
+    if (charge === undefined) this.charges.push({ volume, bytesDelta, inodesDelta });
     else {
       charge.bytesDelta += bytesDelta;
       charge.inodesDelta += inodesDelta;
@@ -56,11 +57,6 @@ export class Plan {
   add(changes: readonly Change[], charges: readonly Charge[] = []): void {
     for (const change of changes) this.changes.push(change);
     for (const c of charges) this.charge(c.volume, c.bytesDelta, c.inodesDelta);
-  }
-
-  /** The charges, one a volume. */
-  get charges(): Charge[] {
-    return [...this.#charges.values()];
   }
 
   /** The value that `key` will have; undefined: none. */

@@ -31,7 +31,7 @@ export class Reaper {
   /** Plans the end of a file whose last name goes: at once, or as an orphan. `file.nlink` is 0, its times are set. */
   planEnd(plan: Plan, file: Attributes): void {
     const far = (file.flags & inodeFlags.far) !== 0;
-    const busy = this.engine.opens.mayBeOpen(file.inode) || this.engine.inodes.held(String(file.inode));
+    const busy = this.engine.opens.mayBeOpen(file.inode) || this.engine.inodeHeld(file.inode);
     if (!far && !busy) return this.#planRemoval(plan, file);
     this.planOrphan(plan, file);
     // In grace nobody knows yet whether it is open: it waits in the queue. Else the last close brings it back.

@@ -20,6 +20,7 @@ export class MapHolder {
   #servers = new Map<number, ServerEntry>();
   #volumes = new Map<number, VolumeEntry>();
   #holders: Place[] = [];
+  #sessions: ReadonlySet<number> = new Set();
   #waiters = new Map<number, Future<void>>();
   #listeners: ((map: ClusterMap) => void)[] = [];
   #asked = 0;
@@ -84,6 +85,11 @@ export class MapHolder {
     return this.#volumes.get(id);
   }
 
+  /** True when the session was given out and is not alive any more. */
+  sessionIsDead(session: number): boolean {
+    return session <= this.#current.sessionHorizon && !this.#sessions.has(session);
+  }
+
   /** Server and store that serve a shard now; null while nobody does. */
   ownerOf(shard: number): Place | null {
     const server = this.#servers.get(primaryOf(this.#current, shard));
@@ -98,6 +104,7 @@ export class MapHolder {
   #index(): void {
     this.#servers = new Map(this.#current.servers.map((server) => [server.id, server]));
     this.#volumes = new Map(this.#current.volumes.map((volume) => [volume.id, volume]));
+    this.#sessions = new Set(this.#current.sessions);
     const holders = new Map<string, Place>();
     this.#current.owners.forEach((ids, shard) => {
       for (const id of ids) {

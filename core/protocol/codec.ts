@@ -86,9 +86,9 @@ export class Writer {
   }
 
   f64(value: number): void {
-    const at = this.reserve(8);
+    const at = this.reserve(8), b = this.bytes;
     f64[0] = value;
-    this.bytes.set(f64Bytes, at);
+    for (let i = 0; i < 8; i++) b[at + i] = f64Bytes[i];
   }
 
   raw(bytes: Uint8Array): void {
@@ -128,7 +128,7 @@ export function smallBytes(length: number): Uint8Array {
 /** Reads what a {@linkcode Writer} wrote; throws {@linkcode DecodeError} at the first byte that is missing. */
 export class Reader {
   at: number;
-  readonly end: number;
+  end: number;
 
   constructor(readonly bytes: Uint8Array, start = 0, end = bytes.length) {
     this.at = start;
@@ -169,8 +169,8 @@ export class Reader {
   }
 
   f64(): number {
-    const at = this.take(8);
-    f64Bytes.set(this.bytes.subarray(at, at + 8));
+    const at = this.take(8), b = this.bytes;
+    for (let i = 0; i < 8; i++) f64Bytes[i] = b[at + i];
     return f64[0];
   }
 

@@ -109,6 +109,8 @@ export interface Frame {
   data: Uint8Array;
 }
 
+const none = new Uint8Array(0);
+
 /** Decodes a whole frame; throws {@linkcode DecodeError}. */
 export function readFrame(frame: Uint8Array): Frame {
   if (frame.length < headBytes || frame.length > frameBytesMax) throw new DecodeError(`frame of ${frame.length} bytes`);
@@ -125,9 +127,11 @@ export function readFrame(frame: Uint8Array): Frame {
     throw new DecodeError(`body of ${bodyLength} bytes in a frame of ${length}`);
   }
   const end = headBytes + bodyLength;
+  // It is at the body already.
+  reader.end = end;
   return {
     head: { type, flags, id, epoch, status: statusValue, session, sequence, slot, shard, leases, clock },
-    body: new Reader(frame, headBytes, end),
-    data: frame.subarray(end),
+    body: reader,
+    data: end === frame.length ? none : frame.subarray(end),
   };
 }

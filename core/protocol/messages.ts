@@ -23,7 +23,7 @@ import {
   u63,
   u8,
 } from "./codec.ts";
-import { attributes as storedAttributes } from "../meta/layout.ts";
+import { attributes as storedAttributes, readAttributes } from "../meta/layout.ts";
 import type { Attributes } from "../meta/attributes.ts";
 
 /** Attributes on the wire: the inode number, then the stored layout. */
@@ -32,12 +32,7 @@ export const attributes: Codec<Attributes> = {
     writer.u53(value.inode);
     storedAttributes.write(writer, value);
   },
-  read(reader) {
-    const inode = reader.u53();
-    const value = storedAttributes.read(reader) as Attributes;
-    value.inode = inode;
-    return value;
-  },
+  read: (reader) => readAttributes(reader, reader.u53()),
 };
 
 const nothing = struct({});
@@ -72,7 +67,8 @@ export interface Message<Q = any, R = any> {
   readonly mutation: boolean;
 }
 
-const registry = new Map<number, Message>();
+/** By type. */
+const registry: (Message | undefined)[] = [];
 
 function message<Q, R>(
   type: number,
@@ -82,14 +78,14 @@ function message<Q, R>(
   mutation = false,
 ): Message<Q, R> {
   const made = { type, name, request, reply, mutation };
-  if (registry.has(type)) throw new Error(`message type ${type} twice`);
-  registry.set(type, made);
+  if (registry[type] !== undefined) throw new Error(`message type ${type} twice`);
+  registry[type] = made;
   return made;
 }
 
 /** The message of a type number, or undefined. */
 export function messageOf(type: number): Message | undefined {
-  return registry.get(type);
+  return registry[type];
 }
 
 /** Zero of `blocksDelta` in WRITE_CHUNK's reply and in PUBLISH: it is sent as an unsigned number. */

@@ -15,7 +15,7 @@ import * as m from "../protocol/messages.ts";
 
 /** Grants what can be granted with a fresh answer; bits of leaseBits. */
 export function grantLeases(leases: Leases, request: Request, answer: Answer): number {
-  const { message, head, body: asked } = request, { session, shard } = head;
+  const { message, head: { session }, body: asked } = request;
   const body = answer.body as Partial<Reply> | undefined;
   // An absent name is worth knowing, too.
   if (answer.status !== 0) {
@@ -24,28 +24,27 @@ export function grantLeases(leases: Leases, request: Request, answer: Answer): n
       : 0;
   }
   if (body === undefined) return 0;
-  const grant = (inode: number, bit: number) =>
-    shardOf(inode) === shard && inode !== 0 && leases.grant(inode, session) ? bit : 0;
   switch (message) {
     case m.GETATTR:
     case m.SETATTR:
     case m.OPEN:
-      return grant(body.attributes!.inode, leaseBits.attributes);
+      return grant(leases, request, body.attributes!.inode, leaseBits.attributes);
     case m.LOOKUP:
     case m.CREATE:
     case m.MKDIR:
     case m.LINK:
-      return grant(asked.dir, leaseBits.directory) |
-        (body.attributes ? grant(body.attributes.inode, leaseBits.attributes) : 0);
+      return grant(leases, request, asked.dir, leaseBits.directory) |
+        (body.attributes ? grant(leases, request, body.attributes.inode, leaseBits.attributes) : 0);
     case m.UNLINK:
     case m.RMDIR:
-      return grant(asked.dir, leaseBits.directory);
+      return grant(leases, request, asked.dir, leaseBits.directory);
     case m.RENAME:
-      return grant(asked.dir, leaseBits.directory) | grant(asked.newDir, leaseBits.newDirectory);
+      return grant(leases, request, asked.dir, leaseBits.directory) |
+        grant(leases, request, asked.newDir, leaseBits.newDirectory);
     case m.GETATTRS:
       return grantAll(leases, body.found!, session);
     case m.READDIR:
-      return grant(asked.dir, leaseBits.directory) |
+      return grant(leases, request, asked.dir, leaseBits.directory) |
         grantAll(leases, body.entries!.map((entry) => entry.attributes), session);
     default:
       return 0;
@@ -56,6 +55,11 @@ interface Reply {
   attributes: Attributes | null;
   found: (Attributes | null)[];
   entries: { attributes: Attributes | null }[];
+}
+
+/** `bit`, if the session gets a lease on an inode of the request's shard. */
+function grant(leases: Leases, { head }: Request, inode: number, bit: number): number {
+  return inode !== 0 && shardOf(inode) === head.shard && leases.grant(inode, head.session) ? bit : 0;
 }
 
 /** All or nothing, since one bit tells of all. */

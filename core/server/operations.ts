@@ -27,7 +27,7 @@ import { setattr } from "../meta/ops/setattr.ts";
 import { tally } from "../meta/ops/tally.ts";
 import { tmpfile } from "../meta/ops/tmpfile.ts";
 import { link, unlink } from "../meta/ops/unlink.ts";
-import { append, publish, reserveChunk, write, writeChunk } from "../meta/ops/write.ts";
+import { append, publish, reserveChunk, write, writeChunk, writeSmall } from "../meta/ops/write.ts";
 import { getxattr, listxattr, removexattr, setxattr } from "../meta/ops/xattr.ts";
 import { Plan } from "../meta/plan.ts";
 import { DecodeError } from "../protocol/codec.ts";
@@ -40,20 +40,23 @@ export type Route = "dir" | "inode" | "shard" | "store";
 /** An operation, its route, and which other fields of the body name entries of directories and inodes. */
 export interface Entry {
   operation: Operation;
+  /** Does what needs no waiting and no data beyond the frame's life; null: that is not this. */
+  atOnce: ((engine: Engine, request: Request) => Answer | null) | null;
   route: Route;
   names: readonly string[];
   inodes: readonly string[];
 }
 
-const table = new Map<number, Entry>();
+/** By message type. */
+const table: (Entry | undefined)[] = [];
 
 function on(
   message: m.Message,
   route: Route,
   operation: Operation,
-  fields: { names?: readonly string[]; inodes?: readonly string[] } = {},
+  more: Partial<Pick<Entry, "names" | "inodes" | "atOnce">> = {},
 ): void {
-  table.set(message.type, { operation, route, names: fields.names ?? [], inodes: fields.inodes ?? [] });
+  table[message.type] = { operation, route, names: [], inodes: [], atOnce: null, ...more };
 }
 
 const named = { names: ["name"] };
@@ -79,7 +82,7 @@ on(m.OPEN, "inode", open);
 on(m.RELEASE, "store", release);
 on(m.READ, "inode", read);
 on(m.READ_CHUNK, "shard", readChunk);
-on(m.WRITE, "inode", write);
+on(m.WRITE, "inode", write, { atOnce: writeSmall });
 on(m.WRITE_CHUNK, "shard", writeChunk);
 on(m.RESERVE_CHUNK, "shard", reserveChunk);
 on(m.PUBLISH, "inode", publish);
@@ -145,5 +148,5 @@ export function fieldsErrno(entry: Entry, body: Record<string, unknown>, shards:
 
 /** The operation of a message type; undefined for those that the server answers itself, or does not know. */
 export function operationOf(type: number): Entry | undefined {
-  return table.get(type);
+  return table[type];
 }

@@ -23,7 +23,7 @@ import { renameStory } from "../meta/ops/rename.ts";
 import { truncateStory } from "../meta/ops/setattr.ts";
 import { Plan } from "../meta/plan.ts";
 import type { Meter } from "../metrics/meter.ts";
-import { sessionIsDead, volumeState } from "../placement/map.ts";
+import { volumeState } from "../placement/map.ts";
 import type { MapHolder } from "../placement/map_holder.ts";
 import { Caller } from "../protocol/caller.ts";
 import { decode, DecodeError, Reader, Writer } from "../protocol/codec.ts";
@@ -163,6 +163,8 @@ const resumedHead: Head = {
   leases: 0,
   clock: 0,
 };
+/** Of the frame that is being sent. */
+const replyHead: Head = { ...resumedHead };
 const resumedData = new Uint8Array(0);
 const nothingTouched: readonly number[] = [];
 /** Messages that change nothing but, now and then, an atime. */
@@ -358,7 +360,7 @@ export class StoreServer {
     if (taken && this.#serving) this.#serveSoon();
     const remembered = [...engine.opens.awaited, ...this.#rememberedSessions(), ...this.#answeredBefore];
     const known = new Set([...remembered, ...this.#slots.sessions()]);
-    for (const session of known) if (sessionIsDead(map, session)) this.#sessionDied(session);
+    for (const session of known) if (this.#parts.maps.sessionIsDead(session)) this.#sessionDied(session);
     for (const volume of map.volumes) {
       if (volume.state !== volumeState.deleting || this.#sweeping.has(volume.id)) continue;
       this.#sweeping.add(volume.id);
@@ -513,7 +515,7 @@ export class StoreServer {
     this.#parts.maps.heard(head.epoch);
     // A peer with a newer map may ask for a volume that this one does not know: no answer until it is here.
     if (head.epoch > map.epoch) return status.retry;
-    if (peer.kind !== peerKind.admin && sessionIsDead(map, head.session)) return status.sessionDead;
+    if (peer.kind !== peerKind.admin && this.#parts.maps.sessionIsDead(head.session)) return status.sessionDead;
     if (!this.#serving) return status.retry;
     if (message === RECLAIM) return 0;
     const entry = operationOf(message.type);
@@ -581,12 +583,13 @@ export class StoreServer {
   }
 
   #run(request: Request, asker: Asker): void {
-    const running: Running = { request, asker, buffer: this.#keepData(request), inodes: nothingTouched, attempts: 0 };
+    const running: Running = { request, asker, buffer: null, inodes: nothingTouched, attempts: 0 };
     if (!request.message.mutation && !movesAccessTime.has(request.message)) return this.#execute(running);
     if (heldLocks(this.engine, request).length === 0) {
       running.inodes = touched(this.engine, request);
       if (!this.engine.leases.held(running.inodes, changerOf(request))) return this.#execute(running);
     }
+    running.buffer = this.#keepData(request);
     this.#active++;
     this.#runtime.scheduler.spawn(this.#executeLater(running));
   }
@@ -611,8 +614,13 @@ export class StoreServer {
 
   /** Executes a request as far as it goes without waiting: what was found out about it just now still holds. */
   #execute(running: Running): void {
-    const { request, inodes } = running;
-    const answer = operationOf(request.message.type)!.operation(this.engine, request);
+    const { request, inodes } = running, { atOnce, operation } = operationOf(request.message.type)!;
+    if (request.data.length > 0 && running.buffer === null) {
+      const now = atOnce === null ? null : atOnce(this.engine, request);
+      if (now !== null) return this.#executed(running, now);
+      running.buffer = this.#keepData(request);
+    }
+    const answer = operation(this.engine, request);
     if ("status" in answer) return this.#executed(running, answer);
     const first = answer.next();
     if (first.done) return this.#executed(running, first.value);
@@ -685,19 +693,14 @@ export class StoreServer {
   #send({ asker, message, answer, flags, leases = 0 }: Outgoing): void {
     const { connection, id } = asker, writer = this.#writer;
     if (!connection.open) return answer.sent?.();
-    beginFrame(writer, {
-      type: message.type,
-      flags,
-      id,
-      epoch: this.#parts.maps.current.epoch,
-      status: answer.status,
-      session: 0,
-      sequence: 0,
-      slot: noSlot,
-      shard: noShard,
-      leases,
-      clock: this.engine.nowMs(),
-    });
+    replyHead.type = message.type;
+    replyHead.flags = flags;
+    replyHead.id = id;
+    replyHead.epoch = this.#parts.maps.current.epoch;
+    replyHead.status = answer.status;
+    replyHead.leases = leases;
+    replyHead.clock = this.engine.nowMs();
+    beginFrame(writer, replyHead);
     if (answer.encoded !== undefined) writer.raw(answer.encoded);
     else if (answer.body !== undefined) {
       (flags === frameFlags.push ? message.request : message.reply).write(writer, answer.body);

@@ -71,7 +71,7 @@ function nextSlice(
 }
 
 function inUse(engine: Engine, inode: number): boolean {
-  return engine.inodes.held(String(inode)) || engine.names.heldInGroup(inode, "") !== "none";
+  return engine.inodeHeld(inode) || engine.names.heldInGroup(inode, "") !== "none";
 }
 
 /** The floors of a file with far chunks name no volume: they go with its inode. False when a store did not answer. */

@@ -18,9 +18,11 @@ import * as m from "../protocol/messages.ts";
 
 const regularType = S.IFREG >>> 12;
 const none: readonly number[] = [];
+const noLocks: readonly string[] = [];
 
 /** The name locks that a request will wait for, if they are held. */
-export function heldLocks(engine: Engine, request: Request): string[] {
+export function heldLocks(engine: Engine, request: Request): readonly string[] {
+  if (engine.names.size === 0) return noLocks;
   const { body } = request, locks: string[] = [];
   switch (request.message) {
     case m.CREATE:

@@ -458,14 +458,14 @@ export class Store {
 
   /** Records one change and applies it to the image. */
   #change(shard: number, position: number, change: Change): void {
-    const { key } = change, image = this.#image;
+    const { key } = change;
     checkKey(shard, key);
-    const old = image.get(key);
+    const old = this.#image.get(key);
     if (change.op === changeOp.remove) {
       if (old === undefined) return;
       this.#records.remove(key, old);
       if (key[2] === kind.chunk) this.#publish(old, undefined, shard, position);
-      this.#guard(() => image.remove(key));
+      this.#apply(key, undefined);
       return;
     }
     let value: Uint8Array;
@@ -481,12 +481,13 @@ export class Store {
     }
     if (value.length > valueBytesMax) throw new RangeError(`value of ${value.length} bytes`);
     if (key[2] === kind.chunk) this.#publish(old, value, shard, position);
-    this.#guard(() => image.put(key, value));
+    this.#apply(key, value);
   }
 
-  #guard(step: () => void): void {
+  #apply(key: Uint8Array, value: Uint8Array | undefined): void {
     try {
-      step();
+      if (value === undefined) this.#image.remove(key);
+      else this.#image.put(key, value);
     } catch (error) {
       throw new ImageError(`image: ${error instanceof Error ? error.message : error}`);
     }

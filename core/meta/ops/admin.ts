@@ -9,7 +9,7 @@ import { E } from "../../errno.ts";
 import { decode, DecodeError } from "../../protocol/codec.ts";
 import type { Task } from "../../task.ts";
 import { wait } from "../../task.ts";
-import { type Answer, answerErrno, type Engine, nameLock, type Request } from "../engine.ts";
+import { type Answer, answerErrno, type Engine, type Request } from "../engine.ts";
 import { heldName, lockOwner, stepRecord } from "../intent.ts";
 import { after, chunkKey, dentry, Key, keyNumber, kind, shardOf } from "../layout.ts";
 import { keyBytesMax, valueBytesMax } from "../../store/record.ts";
@@ -141,7 +141,7 @@ function keepsBlocks(old: Uint8Array | null, value: Uint8Array): boolean {
 /** True while work in progress relies on a record. */
 function inUse(engine: Engine, { key, expected, value }: RawChange): boolean {
   if (key.length < 10) return false;
-  const inode = keyNumber(key, 3, 7), locked = () => engine.inodes.held(String(inode));
+  const inode = keyNumber(key, 3, 7), locked = () => engine.inodeHeld(inode);
   switch (key[2]) {
     case kind.inode:
       if (value !== null) return locked();
@@ -151,7 +151,7 @@ function inUse(engine: Engine, { key, expected, value }: RawChange): boolean {
     case kind.dentry:
       return [expected, value].some((entry) => {
         const name = entry === null ? null : nameOf(entry);
-        return name !== null && engine.names.held(nameLock(inode, name));
+        return name !== null && engine.nameHeld(inode, name);
       });
     case kind.chunk:
       return engine.chunks.isBusy(inode, keyNumber(key, 10, 4)) || locked();

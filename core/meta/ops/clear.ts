@@ -10,7 +10,7 @@
 
 import { failed } from "../../errno.ts";
 import { type Attributes, inodeFlags, S } from "../attributes.ts";
-import { type Answer, answerErrno, type Engine, nameLock, type Request } from "../engine.ts";
+import { type Answer, answerErrno, type Engine, type Request } from "../engine.ts";
 import { type Dentry, dentryKey, shardOf } from "../layout.ts";
 import { Plan } from "../plan.ts";
 import { planDropLink } from "../steps.ts";
@@ -87,7 +87,7 @@ function pageOf(engine: Engine, dir: number, cookie: number): { found: Found[]; 
 /** Attributes of an entry's file if its name can go in this record, else null. */
 function removable(engine: Engine, dir: number, entry: Dentry, owner: number | null): Attributes | null {
   if (entry.type === directoryType || shardOf(entry.inode) !== shardOf(dir)) return null;
-  if (engine.names.held(nameLock(dir, entry.name))) return null;
+  if (engine.nameHeld(dir, entry.name)) return null;
   const file = engine.tree.attributes(entry.inode);
   return file === null || (owner !== null && file.uid !== owner) ? null : file;
 }

@@ -32,7 +32,7 @@ function createNow(engine: Engine, request: Request): Answer | Task<Answer> | nu
   if (!types.includes((mode & ~0o7777) >>> 0) || request.body.target.length > targetBytesMax) {
     return answerErrno(E.INVAL);
   }
-  if (engine.names.held(nameLock(dir, name))) return null;
+  if (engine.nameHeld(dir, name)) return null;
   const parent = engine.directory(dir);
   if (failed(parent)) return answerErrno(parent);
   const place = engine.tree.find(dir, name);

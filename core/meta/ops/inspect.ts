@@ -30,7 +30,7 @@ export function inodeStatus(engine: Engine, request: Request): Answer {
       opens: engine.opens.sessionsOf(inode).slice(0, listMax),
       locks: engine.locks.held(inode).slice(0, listMax).map((lock) => ({ session: lock.session, lock })),
       leases: engine.leases.holders(inode).slice(0, listMax),
-      busy: engine.inodes.held(String(inode)),
+      busy: engine.inodeHeld(inode),
     },
   };
 }

@@ -21,7 +21,7 @@ const pageBytesMax = 512 * 1024;
 /** LOOKUP. ENOENT, ENOTDIR. */
 export function lookup(engine: Engine, request: Request): Answer | Task<Answer> {
   const { dir, name } = request.body;
-  if (engine.names.held(nameLock(dir, name))) return lookupLater(engine, request);
+  if (engine.nameHeld(dir, name)) return lookupLater(engine, request);
   return lookupNow(engine, request);
 }
 

@@ -23,7 +23,7 @@ const attemptsMax = 8;
 export function read(engine: Engine, request: Request): Answer | Task<Answer> {
   const { inode, gen, accessTimes } = request.body, file = engine.inode(inode);
   if (failed(file)) return answerErrno(file);
-  if (gen > 0 && engine.inodes.held(String(inode))) return readLater(engine, request);
+  if (gen > 0 && engine.inodeHeld(inode)) return readLater(engine, request);
   const moved = isRegular(file.mode) && engine.accessTimes.read(file, accessTimes, request.head.session);
   return readFrom(engine, request, { attempt: 0, moved });
 }

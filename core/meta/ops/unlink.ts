@@ -26,7 +26,7 @@ const nothing = { inode: 0, type: 0 };
 /** UNLINK. ENOENT, EISDIR, ENOTDIR. */
 export function unlink(engine: Engine, request: Request): Answer | Task<Answer> {
   const { dir, name } = request.body;
-  if (engine.names.held(nameLock(dir, name))) return unlinkLater(engine, request);
+  if (engine.nameHeld(dir, name)) return unlinkLater(engine, request);
   const parent = engine.directory(dir);
   if (failed(parent)) return answerErrno(parent);
   const { entry } = engine.tree.find(dir, name);

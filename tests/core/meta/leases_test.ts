@@ -1,7 +1,7 @@
 /** Tests of core/meta/leases.ts: who may change what when, with virtual time. */
 
 import { assert, assertEquals } from "@std/assert";
-import { Leases, sharedMs } from "../../../core/meta/leases.ts";
+import { leasedInodesMax, Leases, sharedMs } from "../../../core/meta/leases.ts";
 import { leaseMs } from "../../../core/protocol/lease.ts";
 import { FakeRuntime } from "../fake.ts";
 
@@ -107,4 +107,37 @@ Deno.test("check() counts a change that a lease should have held up", () => {
   assertEquals(leases.counters.missed, 0);
   leases.check([inode], changer);
   assertEquals(leases.counters.missed, 1);
+});
+
+Deno.test("grant() refuses when all that the table holds is in use, and takes the place of what is over", () => {
+  const { runtime, leases } = setUp();
+  for (let number = 1; number <= leasedInodesMax; number++) assert(leases.grant(number, holder));
+  assert(!leases.grant(0.5, holder));
+  assert(leases.grant(1, changer), "one that has its place");
+  runtime.pass(leaseMs / 2);
+  for (let number = 1; number <= 1000; number++) assert(leases.grant(number, holder));
+  runtime.pass(leaseMs / 2);
+  // The first thousand are in use: each refusal has looked at some.
+  const made = (from: number, count: number) => {
+    let granted = 0;
+    for (let number = from; number < from + count; number++) if (leases.grant(number + 0.5, holder)) granted++;
+    return granted;
+  };
+  assert(made(1, 100) >= 100 - 1000 / 64);
+  assertEquals(made(1000, leasedInodesMax - 1200), leasedInodesMax - 1200);
+  for (let number = 1; number <= 1000; number++) assert(leases.held([number], changer), "still held");
+  runtime.pass(leaseMs * 2);
+  assertEquals(made(200_000, leasedInodesMax), leasedInodesMax);
+});
+
+Deno.test("returned() and end() free the place of an inode that nobody holds any more", () => {
+  const { runtime, leases, recalls } = setUp();
+  for (let number = 1; number <= leasedInodesMax; number++) leases.grant(number, holder);
+  change(runtime, leases);
+  leases.returned({ inode, session: holder, grant: recalls[0].grant });
+  runtime.pass(sharedMs);
+  assert(!leases.grant(0.5, holder), "its change is under way");
+  leases.end([inode]);
+  assert(leases.grant(0.5, holder));
+  assert(!leases.grant(1.5, holder));
 });
