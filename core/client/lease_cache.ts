@@ -5,7 +5,7 @@
  * said before any task has seen it. What a session changes itself is not recalled from it: replies to its own changes
  * update what is known here, or make it unknown.
  *
- * Bounded: what was used least recently goes first.
+ * Bounded: what was not used for long goes first.
  *
  * @module
  */
@@ -15,6 +15,7 @@ import { type Attributes, inodeFlags, isDirectory, S } from "../meta/attributes.
 import type { Call } from "../protocol/call.ts";
 import { leaseBits, leaseHeldMs } from "../protocol/lease.ts";
 import * as m from "../protocol/messages.ts";
+import { RecentMap } from "../recent_map.ts";
 import type { Runtime } from "../runtime.ts";
 import type { Task } from "../task.ts";
 import type { VoidListener } from "./filesystem.ts";
@@ -46,7 +47,7 @@ interface Held {
 /** See the module's comment. One a session. */
 export class LeaseCache {
   readonly #runtime: Runtime;
-  readonly #held = new Map<number, Held>();
+  readonly #held = new RecentMap<Held>(inodesMax, (held) => this.#forgetNames(held));
   #names = 0;
   readonly #listeners: VoidListener[] = [];
   /** Questions answered from here and not, by kind, and leases taken back. */
@@ -300,7 +301,6 @@ export class LeaseCache {
     if (held === undefined) {
       held = { untilMs, attributes: null, names: null, complete: false, misses: 0 };
       this.#held.set(inode, held);
-      if (this.#held.size > inodesMax) this.#drop(this.#held.keys().next().value!);
       return held;
     }
     held.untilMs = Math.max(held.untilMs, untilMs);
@@ -310,12 +310,8 @@ export class LeaseCache {
   /** What is held now; what has run out is forgotten. */
   #live(inode: number): Held | undefined {
     const held = this.#held.get(inode);
-    if (held === undefined) return undefined;
+    if (held === undefined || held.untilMs > this.#runtime.nowMs()) return held;
     this.#held.delete(inode);
-    if (held.untilMs > this.#runtime.nowMs()) {
-      this.#held.set(inode, held);
-      return held;
-    }
     this.#forgetNames(held);
     return undefined;
   }
@@ -343,7 +339,7 @@ export class LeaseCache {
     held.complete = false;
   }
 
-  /** Too many names: those of the directories used least recently go. */
+  /** Too many names: those of directories not used for long go. */
   #shrink(): void {
     for (const held of this.#held.values()) {
       if (this.#names <= namesMax / 2) return;

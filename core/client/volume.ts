@@ -15,6 +15,7 @@ import { rootInode, volumeState } from "../placement/map.ts";
 import type { CallOptions, Reply } from "../protocol/caller.ts";
 import { status } from "../protocol/frame.ts";
 import { GETATTR, type Message } from "../protocol/messages.ts";
+import { RecentMap } from "../recent_map.ts";
 import type { Task } from "../task.ts";
 import { ghostOf, Ghosts } from "./ghosts.ts";
 import type { ClientSession } from "./session.ts";
@@ -70,8 +71,8 @@ export class Volume {
   readonly ghosts = new Ghosts();
   #readOnly: boolean;
   #policy: AccessTimePolicy;
-  #hints = new Map<number, WriteHint>();
-  #sizes = new Map<number, { size: number; gen: number }>();
+  #hints = new RecentMap<WriteHint>(hintsMax);
+  #sizes = new RecentMap<{ size: number; gen: number }>(hintsMax);
 
   constructor(session: ClientSession, options: VolumeOptions) {
     this.session = session;
@@ -139,10 +140,8 @@ export class Volume {
   /** Remembers what a write will need; returns its argument. */
   seen(attributes: Attributes): Attributes {
     const { inode } = attributes;
-    this.#hints.delete(inode);
     this.#hints.set(inode, hintOf(attributes));
     this.ghosts.seen(attributes);
-    if (this.#hints.size > hintsMax) this.forget(this.#hints.keys().next().value!);
     this.noteSize(inode, attributes.size, attributes.gen);
     return attributes;
   }
@@ -166,9 +165,7 @@ export class Volume {
 
   /** An answer has given a file's size. */
   noteSize(inode: number, size: number, gen: number): void {
-    this.#sizes.delete(inode);
     this.#sizes.set(inode, { size, gen });
-    if (this.#sizes.size > hintsMax) this.#sizes.delete(this.#sizes.keys().next().value!);
   }
 
   /** What is remembered of an inode, else what its shard says. */

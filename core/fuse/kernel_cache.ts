@@ -17,6 +17,7 @@
 import type { FileSystem } from "../client/filesystem.ts";
 import { E } from "../errno.ts";
 import type { Attributes } from "../meta/attributes.ts";
+import { RecentMap } from "../recent_map.ts";
 import { first, type Future, type Task, wait } from "../task.ts";
 import { encodeInvalEntry, encodeInvalInode } from "./protocol.ts";
 
@@ -62,10 +63,10 @@ export class KernelCache {
   /** Names that the kernel may use without asking, by directory. */
   readonly #given = new Map<number, Given>();
   #names = 0;
-  /** When an inode was last told of, oldest first. */
-  readonly #told = new Map<number, number>();
-  /** When the mount last changed a directory, oldest first. */
-  readonly #changed = new Map<number, number>();
+  /** When an inode was last told of. */
+  readonly #told = new RecentMap<number>(recentMax);
+  /** When the mount last changed a directory. */
+  readonly #changed = new RecentMap<number>(recentMax);
   /** True when names may be given out: the kernel can let them expire. */
   names = false;
 
@@ -108,11 +109,11 @@ export class KernelCache {
 
   /** The mount is about to change a directory. */
   changing(dir: number): void {
-    note(this.#changed, dir, this.#notifier.nowMs());
+    this.#changed.set(dir, this.#notifier.nowMs());
   }
 
   #tell(inode: number): void {
-    note(this.#told, inode, this.#notifier.nowMs());
+    this.#told.set(inode, this.#notifier.nowMs());
   }
 
   /** A lease has ended. Null: nothing of it is left in the kernel; else a task that ends when that is so. */
@@ -181,10 +182,4 @@ function inBatches(messages: readonly Uint8Array[]): Uint8Array[] {
     batches.push(batch);
   }
   return batches;
-}
-
-function note(times: Map<number, number>, inode: number, nowMs: number): void {
-  times.delete(inode);
-  times.set(inode, nowMs);
-  if (times.size > recentMax) times.delete(times.keys().next().value!);
 }

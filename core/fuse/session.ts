@@ -15,6 +15,7 @@ import { E, failed, type Result } from "../errno.ts";
 import { accessAclName, capabilityName, defaultAclName, sameName } from "../meta/acl.ts";
 import { type Attributes, inodeFlags, S } from "../meta/attributes.ts";
 import type { Meter } from "../metrics/meter.ts";
+import { RecentMap } from "../recent_map.ts";
 import { Future, type Task } from "../task.ts";
 import { KernelCache, type KernelNotifier } from "./kernel_cache.ts";
 import {
@@ -183,8 +184,8 @@ export class FuseSession {
   /** Requests under way by unique; blocking locks with the future that cancels them. */
   #inFlight = new Map<number, Future<void> | null>();
   #parked = 0;
-  /** Versions of files at their last open, oldest first. */
-  #dataVersions = new Map<number, number>();
+  /** Versions of files at their last open. */
+  #dataVersions = new RecentMap<number>(dataVersionsMax);
   /** True when the kernel leaves the umask to us (FUSE_DONT_MASK was agreed on). */
   #dontMask = true;
   #closed = false;
@@ -620,11 +621,7 @@ export class FuseSession {
    */
   #holdsDataOf({ inode, version }: Attributes): boolean {
     const same = this.#dataVersions.get(inode) === version;
-    this.#dataVersions.delete(inode);
     this.#dataVersions.set(inode, version);
-    if (this.#dataVersions.size > dataVersionsMax) {
-      this.#dataVersions.delete(this.#dataVersions.keys().next().value!);
-    }
     return same;
   }
 
