@@ -96,9 +96,29 @@ export class Scheduler {
   /** Starts a task; its first step runs in the next {@linkcode run}. The future settles with what it returns. */
   spawn<T>(task: Task<T>): Future<T> {
     const done = new Future<T>();
+    this.#ready.push(this.#begin(task, (value) => done.resolve(value)));
+    return done;
+  }
+
+  /**
+   * Starts a task inside the call: it runs until it has to wait for the first time. `done` hears of what it returns,
+   * before this returns if it did not have to wait.
+   */
+  start<T>(task: Task<T>, done: (value: T) => void): void {
+    const { origin } = this;
+    this.#begin(task, done)();
+    this.origin = origin;
+  }
+
+  /** What takes a task from one wait to the next. */
+  #begin<T>(task: Task<T>, done: (value: T) => void): () => void {
     this.active++;
     let value: unknown = undefined;
     let origin = this.origin;
+    const arrived = (settled: unknown) => {
+      value = settled;
+      this.#ready.push(step);
+    };
     const step = () => {
       this.origin = origin;
       try {
@@ -106,27 +126,20 @@ export class Scheduler {
           const at = task.next(value);
           if (at.done) {
             this.active--;
-            done.resolve(at.value);
-            return;
+            return done(at.value);
           }
-          if (at.value.settled) {
-            value = at.value.value;
-            continue;
+          if (!at.value.settled) {
+            origin = this.origin;
+            return at.value.listen(arrived);
           }
-          at.value.listen((arrived) => {
-            value = arrived;
-            this.#ready.push(step);
-          });
-          origin = this.origin;
-          return;
+          value = at.value.value;
         }
       } catch (error) {
         this.active--;
         this.onPanic(error);
       }
     };
-    this.#ready.push(step);
-    return done;
+    return step;
   }
 
   /** True when a task can go on now. */

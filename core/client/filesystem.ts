@@ -302,6 +302,8 @@ export interface FileSystem {
 
   /** Attributes of an inode as they are now, if that is known without asking; else null. */
   known(inode: number): Attributes | null;
+  /** What `lookup` would say if that is known without asking: attributes, or ENOENT; else null. */
+  knownEntry(dir: number, name: Uint8Array): Result<Attributes> | null;
   /** Milliseconds from now for which attributes that this file system has given may be used without asking; 0: none. */
   validityMs(attributes: Attributes): number;
   /** As {@linkcode FileSystem.validityMs}, for a name and what it stands for; `inode` 0: for its absence. */

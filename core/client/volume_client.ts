@@ -37,6 +37,7 @@ import {
 } from "./filesystem.ts";
 import { changedGhost } from "./ghosts.ts";
 import { inspect } from "./inspect.ts";
+import { absent } from "./lease_cache.ts";
 import { dropLocks, setLock, testLock } from "./locks.ts";
 import {
   create,
@@ -87,8 +88,9 @@ export class VolumeClient implements FileSystem {
     return this.#volume.id;
   }
 
-  *lookup(dir: number, name: Uint8Array): Task<Result<Attributes>> {
-    return this.#volume.gone || (yield* lookup(this.#volume, dir, name));
+  lookup(dir: number, name: Uint8Array): Task<Result<Attributes>> {
+    const errno = this.#volume.gone;
+    return errno === 0 ? lookup(this.#volume, dir, name) : refused(errno);
   }
 
   *parent(dir: number): Task<Result<Attributes>> {
@@ -108,8 +110,9 @@ export class VolumeClient implements FileSystem {
     return changed === E.STALE ? this.#volume.gone || this.#changeGhost(inode, change) : changed;
   }
 
-  *create(dir: number, name: Uint8Array, options: CreateOptions, caller: Caller): Task<Result<Attributes>> {
-    return this.#volume.unwritable || (yield* create(this.#volume, dir, name, options, caller));
+  create(dir: number, name: Uint8Array, options: CreateOptions, caller: Caller): Task<Result<Attributes>> {
+    const errno = this.#volume.unwritable;
+    return errno === 0 ? create(this.#volume, dir, name, options, caller) : refused(errno);
   }
 
   *createUnnamed(
@@ -124,8 +127,9 @@ export class VolumeClient implements FileSystem {
     return this.#volume.unwritable || (yield* makeDirectory(this.#volume, dir, name, mode, caller));
   }
 
-  *unlink(dir: number, name: Uint8Array): Task<Done> {
-    return this.#volume.unwritable || (yield* unlink(this.#volume, dir, name));
+  unlink(dir: number, name: Uint8Array): Task<Done> {
+    const errno = this.#volume.unwritable;
+    return errno === 0 ? unlink(this.#volume, dir, name) : refused(errno);
   }
 
   *removeDirectory(dir: number, name: Uint8Array): Task<Done> {
@@ -145,9 +149,9 @@ export class VolumeClient implements FileSystem {
     return this.#volume.gone || (yield* readLink(this.#volume, inode));
   }
 
-  *open(inode: number, options: OpenOptions): Task<Result<Attributes>> {
+  open(inode: number, options: OpenOptions): Task<Result<Attributes>> {
     const errno = (options.truncate ? this.#volume.unwritable : this.#volume.gone) || this.#volume.staleness(inode);
-    return errno || (yield* open(this.#volume, inode, options));
+    return errno === 0 ? open(this.#volume, inode, options) : refused(errno);
   }
 
   // deno-lint-ignore require-yield
@@ -156,17 +160,19 @@ export class VolumeClient implements FileSystem {
     return done;
   }
 
-  *read(
+  read(
     inode: number,
     offset: number,
     into: Uint8Array,
     options: ReadOptions = {},
   ): Task<Result<{ count: number }>> {
-    return this.#unreadable(inode) || (yield* read(this.#volume, { inode, offset, into, ...options }));
+    const errno = this.#unreadable(inode);
+    return errno === 0 ? read(this.#volume, { inode, offset, into, ...options }) : refused(errno);
   }
 
-  *write(inode: number, offset: number, data: Uint8Array, options: { killSetId: boolean }): Task<Done> {
-    return this.#unwritable(inode) || (yield* write(this.#volume, inode, offset, data, options));
+  write(inode: number, offset: number, data: Uint8Array, options: { killSetId: boolean }): Task<Done> {
+    const errno = this.#unwritable(inode);
+    return errno === 0 ? write(this.#volume, inode, offset, data, options) : refused(errno);
   }
 
   *append(inode: number, data: Uint8Array, options: { killSetId: boolean }): Task<Result<{ offset: number }>> {
@@ -261,6 +267,13 @@ export class VolumeClient implements FileSystem {
     return this.#volume.gone !== 0 ? null : this.#volume.session.leases.attributes(inode);
   }
 
+  knownEntry(dir: number, name: Uint8Array): Result<Attributes> | null {
+    const { leases } = this.#volume.session;
+    const inode = this.#volume.gone !== 0 ? undefined : leases.name(dir, name);
+    if (inode === undefined) return null;
+    return inode === absent ? E.NOENT : leases.attributes(inode);
+  }
+
   validityMs(attributes: Attributes): number {
     return this.#volume.session.leases.validityMs(attributes);
   }
@@ -293,4 +306,10 @@ export class VolumeClient implements FileSystem {
   #unwritable(inode: number): number {
     return this.#volume.unwritable || this.#volume.staleness(inode);
   }
+}
+
+/** An operation that ends with an errno before it begins. */
+// deno-lint-ignore require-yield
+function* refused(errno: number): Task<number> {
+  return errno;
 }

@@ -102,6 +102,9 @@ const wantedFlags = INIT.ASYNC_READ | INIT.POSIX_LOCKS | INIT.ATOMIC_O_TRUNC | I
   INIT.SETXATTR_EXT | INIT.INIT_EXT;
 const wantedFlags2 = INIT2.CREATE_SUPP_GROUP | INIT2.DIRECT_IO_ALLOW_MMAP;
 
+/** {@linkcode FuseSession.answer} of a request that it leaves to a task. */
+const taskNeeded = -1;
+
 /** fallocate(2) modes that are passed on; others are EOPNOTSUPP. */
 const allocateModes: readonly number[] = [0, 1, 3, 0x10, 0x11];
 
@@ -217,6 +220,15 @@ export class FuseSession {
    * (FORGET, INTERRUPT). Never throws for what the kernel or a user sent.
    */
   *handle(request: FuseRequest): Task<number> {
+    const length = this.answer(request);
+    return length >= 0 ? length : yield* this.work(request);
+  }
+
+  /**
+   * The half of {@linkcode handle} that needs no task: serves a request at once if everything is known that it takes.
+   * Negative: it is not, and the request is one for {@linkcode work}.
+   */
+  answer(request: FuseRequest): number {
     switch (request.opcode) {
       case FUSE.FORGET:
       case FUSE.BATCH_FORGET:
@@ -229,6 +241,14 @@ export class FuseSession {
     if (request.error !== 0) return request.fail(request.error);
     if (this.#closed) return request.fail(E.IO);
     if (this.fileSystem.readOnly && mutations.has(request.opcode)) return request.fail(E.ROFS);
+    const { meter } = this.options, beganMs = meter?.seen() ?? 0;
+    const length = this.#answerKnown(request);
+    if (length >= 0) meter?.end(request.opcode, beganMs, 0);
+    return length;
+  }
+
+  /** The other half of {@linkcode handle}: serves a request that {@linkcode answer} has left. */
+  *work(request: FuseRequest): Task<number> {
     if (entryChanges.has(request.opcode)) this.#changing(request);
     const { unique, opcode } = request, { meter } = this.options;
     this.#inFlight.set(unique, null);
@@ -271,50 +291,25 @@ export class FuseSession {
     }
   }
 
-  *#dispatch(request: FuseRequest): Task<number> {
+  /** What needs nobody else: what leases say, what there is none of, what the session itself keeps. Negative: more. */
+  #answerKnown(request: FuseRequest): number {
     switch (request.opcode) {
-      case FUSE.LOOKUP:
-        return yield* this.#lookup(request);
-      case FUSE.GETATTR:
-        return yield* this.#getattr(request);
-      case FUSE.STATX:
-        return yield* this.#statx(request);
-      case FUSE.SETATTR:
-        return yield* this.#setattr(request);
-      case FUSE.READLINK:
-        return yield* this.#readlink(request);
-      case FUSE.SYMLINK:
-        return yield* this.#symlink(request);
-      case FUSE.MKNOD:
-        return yield* this.#mknod(request);
-      case FUSE.MKDIR:
-        return yield* this.#mkdir(request);
-      case FUSE.UNLINK:
-        return done(request, yield* this.fileSystem.unlink(this.#inode(request.nodeid), request.name));
-      case FUSE.RMDIR:
-        return done(request, yield* this.fileSystem.removeDirectory(this.#inode(request.nodeid), request.name));
-      case FUSE.RENAME:
-      case FUSE.RENAME2:
-        return yield* this.#rename(request);
-      case FUSE.LINK:
-        return yield* this.#link(request);
-      case FUSE.CREATE:
-        return yield* this.#create(request);
-      case FUSE.TMPFILE:
-        return yield* this.#tmpfile(request);
-      case FUSE.OPEN:
-        return yield* this.#open(request);
-      case FUSE.RELEASE:
-        return yield* this.#release(request);
+      case FUSE.LOOKUP: {
+        if (isDot(request.name) || isDotDot(request.name)) return taskNeeded;
+        const known = this.fileSystem.knownEntry(this.#inode(request.nodeid), request.name);
+        return known === null ? taskNeeded : this.#found(request, known);
+      }
+      case FUSE.GETATTR: {
+        const known = this.fileSystem.known(this.#inode(request.nodeid));
+        return known === null ? taskNeeded : this.#attributes(request, known);
+      }
+      case FUSE.GETXATTR: {
+        const errno = checkAttributeName(request.name);
+        if (errno !== 0) return request.fail(errno);
+        return this.#knownAbsent(request) ? request.fail(E.NODATA) : taskNeeded;
+      }
       case FUSE.FLUSH:
-        return yield* this.#flush(request);
-      case FUSE.READ:
-        return yield* this.#read(request);
-      case FUSE.WRITE:
-        return yield* this.#write(request);
-      case FUSE.FSYNC:
-      case FUSE.FSYNCDIR:
-        return done(request, yield* this.fileSystem.sync(this.#inode(request.nodeid)));
+        return this.#locks.has(this.#inode(request.nodeid)) ? taskNeeded : request.finish(0);
       case FUSE.OPENDIR:
         // Directories are read by cookie alone: there is nothing to open.
         this.fileSystem.hold(this.#inode(request.nodeid));
@@ -323,44 +318,96 @@ export class FuseSession {
       case FUSE.RELEASEDIR:
         this.fileSystem.letGo(this.#inode(request.nodeid));
         return request.finish(0);
-      case FUSE.READDIR:
-        return yield* this.#readdir(request, false);
-      case FUSE.READDIRPLUS:
-        return yield* this.#readdir(request, true);
-      case FUSE.STATFS:
-        return yield* this.#statfs(request);
-      case FUSE.GETXATTR:
-        return yield* this.#getxattr(request);
-      case FUSE.SETXATTR:
-        return yield* this.#setxattr(request);
-      case FUSE.LISTXATTR:
-        return yield* this.#listxattr(request);
-      case FUSE.REMOVEXATTR:
-        return yield* this.#removexattr(request);
-      case FUSE.FALLOCATE:
-        return yield* this.#fallocate(request);
-      case FUSE.LSEEK:
-        return yield* this.#lseek(request);
-      case FUSE.COPY_FILE_RANGE:
-      case FUSE.COPY_FILE_RANGE_64:
-        return yield* this.#copyFileRange(request);
-      case FUSE.GETLK:
-        return yield* this.#getlk(request);
-      case FUSE.SETLK:
-        return yield* this.#setlk(request, null);
-      case FUSE.SETLKW:
-        return yield* this.#setlkw(request);
       case FUSE.INIT:
         return this.#init(request);
-      case FUSE.DESTROY:
-        yield* this.close();
-        return request.finish(0);
       case FUSE.IOCTL:
         return request.fail(E.NOTTY);
+    }
+    return taskNeeded;
+  }
+
+  #dispatch(request: FuseRequest): Task<number> {
+    switch (request.opcode) {
+      case FUSE.LOOKUP:
+        return this.#lookup(request);
+      case FUSE.GETATTR:
+        return this.#getattr(request);
+      case FUSE.STATX:
+        return this.#statx(request);
+      case FUSE.SETATTR:
+        return this.#setattr(request);
+      case FUSE.READLINK:
+        return this.#readlink(request);
+      case FUSE.SYMLINK:
+        return this.#symlink(request);
+      case FUSE.MKNOD:
+        return this.#mknod(request);
+      case FUSE.MKDIR:
+        return this.#mkdir(request);
+      case FUSE.UNLINK:
+        return finished(request, this.fileSystem.unlink(this.#inode(request.nodeid), request.name));
+      case FUSE.RMDIR:
+        return finished(request, this.fileSystem.removeDirectory(this.#inode(request.nodeid), request.name));
+      case FUSE.RENAME:
+      case FUSE.RENAME2:
+        return this.#rename(request);
+      case FUSE.LINK:
+        return this.#link(request);
+      case FUSE.CREATE:
+        return this.#create(request);
+      case FUSE.TMPFILE:
+        return this.#tmpfile(request);
+      case FUSE.OPEN:
+        return this.#open(request);
+      case FUSE.RELEASE:
+        return this.#release(request);
+      case FUSE.FLUSH:
+        return this.#flush(request);
+      case FUSE.READ:
+        return this.#read(request);
+      case FUSE.WRITE:
+        return this.#write(request);
+      case FUSE.FSYNC:
+      case FUSE.FSYNCDIR:
+        return finished(request, this.fileSystem.sync(this.#inode(request.nodeid)));
+      case FUSE.READDIR:
+        return this.#readdir(request, false);
+      case FUSE.READDIRPLUS:
+        return this.#readdir(request, true);
+      case FUSE.STATFS:
+        return this.#statfs(request);
+      case FUSE.GETXATTR:
+        return this.#getxattr(request);
+      case FUSE.SETXATTR:
+        return this.#setxattr(request);
+      case FUSE.LISTXATTR:
+        return this.#listxattr(request);
+      case FUSE.REMOVEXATTR:
+        return this.#removexattr(request);
+      case FUSE.FALLOCATE:
+        return this.#fallocate(request);
+      case FUSE.LSEEK:
+        return this.#lseek(request);
+      case FUSE.COPY_FILE_RANGE:
+      case FUSE.COPY_FILE_RANGE_64:
+        return this.#copyFileRange(request);
+      case FUSE.GETLK:
+        return this.#getlk(request);
+      case FUSE.SETLK:
+        return this.#setlk(request, null);
+      case FUSE.SETLKW:
+        return this.#setlkw(request);
+      case FUSE.DESTROY:
+        return this.#destroy(request);
       default:
         // ACCESS (default_permissions), POLL, BMAP and SYNCFS: the kernel asks once and then does without.
-        return request.fail(E.NOSYS);
+        return refused(request, E.NOSYS);
     }
+  }
+
+  *#destroy(request: FuseRequest): Task<number> {
+    yield* this.close();
+    return request.finish(0);
   }
 
   #inode(nodeid: number): number {
@@ -467,7 +514,12 @@ export class FuseSession {
       return this.#entry(request, !failed(own) && own.nlink === 0 ? E.STALE : own);
     }
     if (isDotDot(name)) return this.#entry(request, yield* this.fileSystem.parent(dir));
-    const found = yield* this.fileSystem.lookup(dir, name);
+    return this.#found(request, yield* this.fileSystem.lookup(dir, name));
+  }
+
+  /** The reply to LOOKUP of a name. */
+  #found(request: FuseRequest, found: Result<Attributes>): number {
+    const { name } = request, dir = this.#inode(request.nodeid);
     if (!failed(found)) return this.#entry(request, found, this.#cache?.nameMs(dir, name, found.inode) ?? 0);
     const absentMs = found === E.NOENT ? this.#cache?.nameMs(dir, name, 0) ?? 0 : 0;
     if (absentMs <= 0) return request.fail(found);
@@ -953,6 +1005,16 @@ function bytesMoved({ opcode, data }: FuseRequest, length: number): number {
   return opcode === FUSE.READ ? length - outHeader.sizeof : opcode === FUSE.WRITE ? data.length : 0;
 }
 
+/** Waits for an operation that has nothing to say but an errno, and replies. */
+function* finished(request: FuseRequest, operation: Task<object | number>): Task<number> {
+  return done(request, yield* operation);
+}
+
+// deno-lint-ignore require-yield
+function* refused(request: FuseRequest, errno: number): Task<number> {
+  return request.fail(errno);
+}
+
 /** The reply to an operation that has nothing to say but an errno. */
 function done(request: FuseRequest, outcome: object | number): number {
   return typeof outcome === "number" && outcome !== 0 ? request.fail(outcome) : request.finish(0);
@@ -995,7 +1057,9 @@ function dots(cookie: number, node: number, parent: number): Dirent[] {
 }
 
 function startsWith(name: Uint8Array, prefix: Uint8Array): boolean {
-  return name.length >= prefix.length && prefix.every((byte, i) => name[i] === byte);
+  if (name.length < prefix.length) return false;
+  for (let i = 0; i < prefix.length; i++) if (name[i] !== prefix[i]) return false;
+  return true;
 }
 
 /** EOPNOTSUPP for a namespace that is not kept (system.* but for POSIX ACLs), as for a name without one. */

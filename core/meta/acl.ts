@@ -36,7 +36,9 @@ const permissionsMax = 7;
 
 /** True for the same name of an attribute. */
 export function sameName(a: Uint8Array, b: Uint8Array): boolean {
-  return a.length === b.length && a.every((byte, i) => byte === b[i]);
+  if (a.length !== b.length) return false;
+  for (let i = 0; i < a.length; i++) if (a[i] !== b[i]) return false;
+  return true;
 }
 
 /** The list in an attribute's value. EINVAL for what is no list, EOPNOTSUPP for another version of the format, E2BIG. */

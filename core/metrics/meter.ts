@@ -35,6 +35,11 @@ export class Meter {
     return this.runtime.nowMs();
   }
 
+  /** What {@linkcode end} is told of an operation that is done without a task. */
+  seen(): number {
+    return this.runtime.nowMs();
+  }
+
   /** The operation has been done; it moved `bytes` of data. */
   end(kind: number, beganMs: number, bytes: number): void {
     const ms = this.runtime.nowMs() - beganMs;

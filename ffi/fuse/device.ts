@@ -161,7 +161,9 @@ export class FuseDevice {
   #run(request: FuseRequest, slot: Slot | null): void {
     const { reactor, session } = this.#options;
     this.#active++;
-    reactor.scheduler.spawn(session.handle(request)).listen((length) => this.#answer(request, slot, length));
+    const length = session.answer(request);
+    if (length >= 0) this.#answer(request, slot, length);
+    else reactor.scheduler.start(session.work(request), (length) => this.#answer(request, slot, length));
   }
 
   /** Writes the reply now: the program that waits for it should not wait for the rest of the turn. */

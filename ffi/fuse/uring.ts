@@ -268,7 +268,11 @@ export class FuseUring {
     request.decodeUring();
     if (this.#stopped) this.answer(entry, request.fail(ENOTCONN));
     else if (FuseSession.mayPark(request) && !this.#park(entry)) this.answer(entry, request.fail(E.NOLCK));
-    else this.reactor.scheduler.spawn(session.handle(request)).listen(entry.answer);
+    else {
+      const length = session.answer(request);
+      if (length >= 0) this.answer(entry, length);
+      else this.reactor.scheduler.start(session.work(request), entry.answer);
+    }
   }
 
   /** Gives the queue of a request that may wait long another buffer. False when there is none and few are left. */

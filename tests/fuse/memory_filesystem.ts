@@ -146,6 +146,13 @@ export class MemoryFileSystem implements FileSystem {
     return node === undefined ? null : { ...node.a };
   }
 
+  knownEntry(dir: number, name: Uint8Array): Result<Attributes> | null {
+    const parent = this.validForMs > 0 ? this.#directory(dir) : null;
+    if (parent === null || typeof parent === "number") return null;
+    const entry = parent.entries.get(key(name));
+    return entry === undefined ? E.NOENT : this.#out(this.#nodes.get(entry.inode)!);
+  }
+
   validityMs(): number {
     return this.validForMs;
   }

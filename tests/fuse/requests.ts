@@ -115,6 +115,15 @@ export class Harness {
     return this.send(request({ opcode: FUSE[opcode], unique: this.#unique, ...header }, ...body));
   }
 
+  /** What the session answers at once; null: it takes a task. */
+  atOnce(opcode: keyof typeof FUSE, header: Omit<Header, "opcode">, ...body: (string | Uint8Array)[]): Reply | null {
+    const bytes = request({ opcode: FUSE[opcode], ...header }, ...body);
+    this.#buffer.bytes.set(bytes, this.#buffer.requestAt);
+    this.#buffer.decode(bytes.length);
+    const length = this.session.answer(this.#buffer);
+    return length < 0 ? null : this.reply(this.#buffer, length);
+  }
+
   /** As `ask`, but only starts it: for requests that wait. */
   start(opcode: keyof typeof FUSE, header: Omit<Header, "opcode">, ...body: (string | Uint8Array)[]) {
     const bytes = request({ opcode: FUSE[opcode], ...header }, ...body);

@@ -706,3 +706,32 @@ Deno.test("a read-only volume refuses mutations and writable opens", () => {
   assertEquals(harness.ask("OPEN", {}, struct(8, { [openIn.flags]: 1 })).errno, E.ROFS);
   assertEquals(harness.ask("GETATTR", {}, struct(16)).errno, 0);
 });
+
+Deno.test("answer() serves what is known without a task, and leaves everything else to one", () => {
+  const harness = new Harness(), { fileSystem } = harness;
+  const { node } = create(harness, "f");
+  const getxattr = (name: string) => [struct(8), name] as const;
+  const ask = {
+    found: () => harness.atOnce("LOOKUP", {}, "f"),
+    absent: () => harness.atOnce("LOOKUP", {}, "g"),
+    attributes: () => harness.atOnce("GETATTR", { nodeid: node }, struct(16)),
+    capability: () => harness.atOnce("GETXATTR", { nodeid: node }, ...getxattr("security.capability")),
+    flush: () => harness.atOnce("FLUSH", { nodeid: node }, struct(24)),
+  };
+  // Nothing is known.
+  for (const name of ["found", "absent", "attributes", "capability"] as const) assertEquals(ask[name](), null, name);
+  assertEquals(ask.flush()?.errno, 0);
+
+  fileSystem.validForMs = 1000;
+  assertEquals(Number(ask.found()?.view.getBigUint64(entryOut.nodeid, true)), node);
+  assertEquals(ask.absent()?.errno, E.NOENT);
+  assertEquals(Number(ask.attributes()?.view.getBigUint64(attrOut.attr, true)), node);
+  assertEquals(ask.capability()?.errno, E.NODATA);
+
+  // What others may have, and what has to be done elsewhere.
+  assertEquals(harness.atOnce("GETXATTR", { nodeid: node }, ...getxattr("user.a")), null);
+  for (const name of [".", ".."]) assertEquals(harness.atOnce("LOOKUP", {}, name), null);
+  assertEquals(harness.atOnce("UNLINK", {}, "f"), null);
+  assertEquals(harness.ask("SETLK", { nodeid: node }, lockBody(LK.WRLCK)).errno, 0);
+  assertEquals(ask.flush(), null);
+});
