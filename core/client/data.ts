@@ -194,6 +194,10 @@ export function* write(
 ): Task<Done> {
   if (!isOffset(offset)) return E.INVAL;
   if (offset + data.length > fileBytesMax) return E.FBIG;
+  if (data.length > 0 && offset + data.length <= chunkBytes) {
+    const body = { inode, offset, killSetId: options.killSetId, far: null };
+    return errnoOf((yield* volume.reply(WRITE, inode, body, { data })).status) || done;
+  }
   for (let at = 0; at < data.length; at += writeStepBytes) {
     const part = data.subarray(at, at + writeStepBytes);
     const errno = yield* writeStep(volume, dataStep(volume, { inode, offset: offset + at, ...options }, part));

@@ -113,12 +113,10 @@ export class Volume {
   }
 
   /** Asks the shard of an inode; ESTALE for a number that no inode has. */
-  *reply<Q, R>(message: Message<Q, R>, inode: number, body: Q, options?: CallOptions): Task<Reply<R>> {
+  reply<Q, R>(message: Message<Q, R>, inode: number, body: Q, options?: CallOptions): Task<Reply<R>> {
     const shard = shardOf(inode);
-    if (!Number.isSafeInteger(inode) || inode <= 0 || shard >= this.session.maps.current.shards) {
-      return { status: E.STALE, dataLength: 0, server: 0, sends: 0 };
-    }
-    return yield* this.session.caller.call(message, { shard }, body, options);
+    if (!Number.isSafeInteger(inode) || inode <= 0 || shard >= this.session.maps.current.shards) return noInode();
+    return this.session.caller.call(message, { shard }, body, options);
   }
 
   /** As {@linkcode reply}, for those who need the body alone, or the errno. */
@@ -185,4 +183,9 @@ export class Volume {
 
 function hintOf(last: Attributes): WriteHint {
   return { gen: last.gen, volume: last.volume, far: (last.flags & inodeFlags.far) !== 0, last };
+}
+
+// deno-lint-ignore require-yield
+function* noInode(): Task<Reply<never>> {
+  return { status: E.STALE, dataLength: 0, server: 0, sends: 0 };
 }

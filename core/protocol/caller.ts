@@ -35,6 +35,8 @@ const mapRetryMs = 1_000;
 /** Replies that cannot be read, for one call, before it is given up. */
 const malformedMax = 3;
 const fencePauseMs = 1_000;
+/** Above every number of a store of a server, which travels as 16 bits. */
+const storesMax = 65_536;
 
 /** Where a call goes: the primary of a shard, or a store of a server. */
 export type Target = { shard: number } | { server: number; store: number };
@@ -112,7 +114,8 @@ export class Caller implements CallerContext {
   #ticking = false;
   #calls = 0;
   readonly #creating = new Set<Call>();
-  #peers = new Map<string, Peer>();
+  /** By server * {@linkcode storesMax} + store. */
+  #peers = new Map<number, Peer>();
   #pools = new Map<number, SlotPool>();
 
   constructor(options: CallerOptions) {
@@ -253,7 +256,7 @@ export class Caller implements CallerContext {
         yield* this.#awaitMap(this.maps.current.epoch, call.deadlineMs);
         continue;
       }
-      if (call.message.mutation && call.slot === noSlot) {
+      if (call.message.mutation && call.slot === noSlot && !this.#takeFreeSlot(call, at.server)) {
         if (!(yield* this.#takeSlot(call, at.server))) return this.#giveUp(call);
         continue;
       }
@@ -291,12 +294,13 @@ export class Caller implements CallerContext {
 
   *#attempt(call: Call, peer: Peer): Task<Outcome> {
     const bulk = call.data !== undefined && call.data.length > bulkBytesMin;
-    if (!(yield* peer.gate.acquire(call.deadlineMs))) return "late";
+    if (!peer.gate.tryAcquire() && !(yield* peer.gate.acquire(call.deadlineMs))) return "late";
     if (bulk && !(yield* peer.bulkGate.acquire(call.deadlineMs))) {
       peer.gate.release();
       return "late";
     }
-    const outcome = yield* wait(peer.submit(call));
+    const ended = peer.submit(call);
+    const outcome = ended.settled ? ended.value : (yield ended) as Outcome;
     if (bulk) peer.bulkGate.release();
     peer.gate.release();
     return outcome;
@@ -332,7 +336,7 @@ export class Caller implements CallerContext {
   }
 
   #peer(server: number, store: number): Peer {
-    const key = `${server}/${store}`;
+    const key = server * storesMax + store;
     let peer = this.#peers.get(key);
     if (peer === undefined) {
       peer = new Peer(this, server, store);
@@ -348,10 +352,17 @@ export class Caller implements CallerContext {
     }
   }
 
+  #takeFreeSlot(call: Call, server: number): boolean {
+    const pool = this.#pool(server);
+    return pool !== null && this.#giveSlot(call, pool, pool.tryTake());
+  }
+
   *#takeSlot(call: Call, server: number): Task<boolean> {
     const pool = this.#pool(server);
-    if (pool === null) return false;
-    const slot = yield* pool.take(call.deadlineMs);
+    return pool !== null && this.#giveSlot(call, pool, yield* pool.take(call.deadlineMs));
+  }
+
+  #giveSlot(call: Call, pool: SlotPool, slot: number): boolean {
     if (slot === noSlot) return false;
     call.pool = pool;
     call.slot = slot;

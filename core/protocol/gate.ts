@@ -20,12 +20,16 @@ export class Gate {
     this.#free = limit;
   }
 
+  /** Takes a place if one is free now. */
+  tryAcquire(): boolean {
+    if (this.#free === 0) return false;
+    this.#free--;
+    return true;
+  }
+
   /** Waits for a place until `deadlineMs` (monotonic). False: none came. A place is given back by {@linkcode release}. */
   *acquire(deadlineMs: number): Task<boolean> {
-    if (this.#free > 0) {
-      this.#free--;
-      return true;
-    }
+    if (this.tryAcquire()) return true;
     if (this.#waiting.length >= gateWaitersMax) return false;
     const turn = new Future<boolean>();
     this.#waiting.push({ turn, deadlineMs });
@@ -65,6 +69,11 @@ export class SlotPool {
 
   constructor(readonly base: number) {
     for (let i = slotsPerServer - 1; i >= 0; i--) this.#free.push(base + i);
+  }
+
+  /** A slot that is free now, or {@linkcode noSlot}. */
+  tryTake(): number {
+    return this.gate.tryAcquire() ? this.#free.pop()! : noSlot;
   }
 
   /** A slot for one request, or {@linkcode noSlot} when none came free by `deadlineMs`. */
