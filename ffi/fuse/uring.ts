@@ -34,11 +34,11 @@ import { FuseDevice, type FuseDeviceOptions, type FuseDeviceStatistics } from ".
 /** Address space of the arena of a reactor that serves by {@linkcode FuseUring}: buffers cost memory when used. */
 export const uringArenaBytes = 3 * 2 ** 30;
 /** Most queues, which is most processors of a machine, that the arena has buffers for. */
-export const uringQueuesMax = 512;
+export const uringQueuesMax = 256;
 /** Most and fewest requests under way of one processor, besides parked locks. */
 const depthMax = 32, depthMin = 4;
-/** Most buffers of parked locks; ENOLCK beyond. */
-const parkedMax = 1024;
+/** Most buffers that queues get for parked locks; ENOLCK beyond. */
+export const sparesMax = 1024;
 /** Of a queue whose locks get no more buffers, so many stay for other requests. */
 const unparkedMin = 2;
 /** A registration that the kernel refuses has been refused by then. */
@@ -156,7 +156,6 @@ export class FuseUring {
   /** A descriptor of its own: replies may be due when the device has closed its own. -1: closed. */
   #fd: number;
   #active = 0;
-  #parked = 0;
   /** Buffers that the kernel may put something into, or that are being served. */
   #held = 0;
   #refusal = 0;
@@ -279,13 +278,13 @@ export class FuseUring {
   #park(entry: Entry): boolean {
     const { queue, request } = entry;
     if (queue.entries - queue.parked - 1 < this.#depth) {
-      const spare = this.#parked < parkedMax ? this.#grow(queue) : null;
+      const spares = this.#entries.length - this.#queues.length * this.#depth;
+      const spare = spares < sparesMax ? this.#grow(queue) : null;
       if (spare !== null) this.#register(spare);
       else if (queue.entries - queue.parked - 1 < unparkedMin) return false;
     }
     entry.parked = true;
     queue.parked++;
-    this.#parked++;
     const { unique, pid } = request;
     this.reactor.after(parkedCheckMs, () => {
       if (!entry.parked || request.unique !== unique || !hasPendingSignal(pid)) return;
@@ -300,7 +299,6 @@ export class FuseUring {
     if (entry.parked) {
       entry.parked = false;
       queue.parked--;
-      this.#parked--;
     }
     if ((this.#ending === null && !this.#stopped) || request.handle === 0) this.#commit(entry, length);
     else {
