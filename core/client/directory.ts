@@ -11,6 +11,7 @@ import { shardOf } from "../meta/layout.ts";
 import { CLEAR, GETATTRS, READDIR, TALLY } from "../protocol/messages.ts";
 import type { Task } from "../task.ts";
 import type { Cleared, DirectoryEntry, ListOptions, Tally } from "./filesystem.ts";
+import { removing } from "./namespace.ts";
 import { inParallel } from "./parallel.ts";
 import { parallelMax, type Volume } from "./volume.ts";
 
@@ -39,7 +40,7 @@ export function* clearDirectory(
   cookie: number,
   owner: number | null,
 ): Task<Result<Cleared>> {
-  return yield* volume.ask(CLEAR, dir, { dir, cookie, owner });
+  return yield* removing(volume, null, volume.ask(CLEAR, dir, { dir, cookie, owner }));
 }
 
 /** TALLY, and GETATTRS for far inodes. One that is gone meanwhile is not counted. */

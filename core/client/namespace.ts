@@ -7,7 +7,7 @@
 
 import { E, failed, type Result } from "../errno.ts";
 import { accessTimes } from "../meta/access_times.ts";
-import { type Attributes, S } from "../meta/attributes.ts";
+import { type Attributes, isRegular, S } from "../meta/attributes.ts";
 import { targetBytesMax } from "../meta/layout.ts";
 import { nameErrno } from "../meta/names.ts";
 import {
@@ -154,13 +154,14 @@ function targetErrno(type: number, target: Uint8Array | undefined): number {
   return target.includes(0) ? E.INVAL : 0;
 }
 
-/** OPEN; with `truncate` the file is cut to nothing, which also moves its times when it was empty. */
+/** Opens: under a lease without a word to the server, else OPEN; with `truncate` the file is cut to nothing, which also moves its times when it was empty. */
 export function* open(
   volume: Volume,
   inode: number,
   options: { truncate?: boolean; killSetId?: boolean },
 ): Task<Result<Attributes>> {
-  const { opens } = volume.session;
+  const { opens, leases } = volume.session, known = options.truncate ? null : leases.attributes(inode);
+  if (known !== null && isRegular(known.mode) && opens.lend(inode, leases.validityMs(known))) return known;
   const reply = yield* volume.ask(OPEN, inode, { inode, openId: opens.begin(inode) });
   if (failed(reply)) {
     opens.ended(inode);
@@ -190,7 +191,10 @@ export function* makeDirectory(
 
 /** UNLINK. */
 export function* unlink(volume: Volume, dir: number, name: Uint8Array): Task<Done> {
-  return nameErrno(name) || removal(volume, yield* volume.ask(UNLINK, dir, { dir, name }));
+  const errno = nameErrno(name);
+  if (errno !== 0) return errno;
+  const removed = yield* removing(volume, { dir, name }, volume.ask(UNLINK, dir, { dir, name }));
+  return removal(volume, removed);
 }
 
 /** RMDIR. */
@@ -209,7 +213,31 @@ export function* rename(
   if (errno !== 0) return errno;
   if (flags !== 0 && flags !== renameFlags.noReplace && flags !== renameFlags.exchange) return E.INVAL;
   const body = { dir: from.dir, name: from.name, newDir: to.dir, newName: to.name, flags };
-  return removal(volume, yield* volume.ask(RENAME, from.dir, body));
+  return removal(volume, yield* removing(volume, to, volume.ask(RENAME, from.dir, body)));
+}
+
+/**
+ * Sends a request that may remove the last name of what is there at `at` (null: of anything) once the server knows
+ * whether this session has it open.
+ */
+export function* removing<T>(
+  volume: Volume,
+  at: { dir: number; name: Uint8Array } | null,
+  request: Task<T>,
+): Task<T> {
+  const { opens, leases } = volume.session;
+  opens.beginRemoval();
+  if (opens.untold > 0) {
+    const inode = at === null ? undefined : leases.name(at.dir, at.name);
+    if (inode === undefined) yield* opens.tellAll();
+    else {
+      const telling = opens.tell(inode);
+      if (telling !== null) yield* telling;
+    }
+  }
+  const answer = yield* request;
+  opens.endRemoval();
+  return answer;
 }
 
 /** LINK. */

@@ -86,6 +86,8 @@ export class ClientSession {
     this.opens = new OpenTable(this.caller);
     this.locks = new HeldLocks(maps);
     this.leases = new LeaseCache(runtime);
+    // Once the lease is returned the file may lose its last name.
+    this.leases.watch((inode) => this.opens.tell(inode));
     maps.onChange((map) => {
       if (sessionIsDead(map, this.caller.session)) this.caller.sessionDied(this.caller.session);
     });

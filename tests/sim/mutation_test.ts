@@ -115,6 +115,28 @@ mutation("clients do not claim what they have open", 300, OpenTable, "claims", (
 
 mutation("clients go on using what was recalled", 100, LeaseCache, "recalled", () => () => []);
 
+mutation(
+  "a lease is returned before the server knows of opens under it",
+  100,
+  OpenTable,
+  "tell",
+  () => () => null,
+  "orphans",
+);
+
+mutation(
+  "a session removes files that it has open under a lease without a word",
+  100,
+  OpenTable,
+  "beginRemoval",
+  (original) =>
+    function (this: OpenTable) {
+      Object.defineProperty(this, "untold", { value: 0, configurable: true });
+      return original.call(this);
+    },
+  "orphans",
+);
+
 mutation("files end while they are open", 100, Opens, "mayBeOpen", () => () => false);
 
 mutation(

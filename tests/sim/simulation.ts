@@ -63,7 +63,7 @@ export function scenarioOf(seed: number): Scenario {
   const actors = random.pick([1, 1, 2]);
   const drawn = random.pick(["names", "names", "data", "data", "mixed", "moves"]);
   // About a third of the runs: the others stay what they were before there were locks.
-  const mix = kinds.chance(0.35) ? kinds.pick(["locks", "locks", "ranges"]) : drawn;
+  const mix = kinds.chance(0.4) ? kinds.pick(["locks", "locks", "ranges", "orphans"]) : drawn;
   return {
     seed,
     mix,

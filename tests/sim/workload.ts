@@ -82,6 +82,21 @@ export const mixes: Readonly<Record<string, Mix>> = {
     truncate: 4,
     fsync: 1,
   },
+  /** Files that are open while their names come and go. */
+  orphans: {
+    lookup: 1,
+    stat: 5,
+    create: 3,
+    unlink: 5,
+    rename: 3,
+    link: 1,
+    open: 7,
+    release: 2,
+    read: 6,
+    write: 1,
+    truncate: 1,
+    clear: 1,
+  },
   locks: {
     stat: 1,
     create: 3,
