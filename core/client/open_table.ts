@@ -45,7 +45,7 @@ interface Batch {
 }
 
 /** A queued RELEASE leaves after this time. */
-const releaseDelayMs = 5;
+const releaseDelayMs = 15;
 /** So many queued RELEASEs leave at once. */
 const releaseBatch = 64;
 /** Closes in one message. */
