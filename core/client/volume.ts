@@ -21,7 +21,7 @@ import { ghostOf, Ghosts } from "./ghosts.ts";
 import type { ClientSession } from "./session.ts";
 
 /** Inodes of which something is remembered. */
-const hintsMax = 8192;
+const rememberedMax = 8192;
 /** Requests that one operation has in flight at most. */
 export const parallelMax = 16;
 
@@ -33,6 +33,13 @@ export interface WriteHint {
   far: boolean;
   /** What a server said last. */
   last: Attributes;
+}
+
+/** What is remembered of an inode: for a write, and the size that an answer gave last with its gen. */
+interface Remembered {
+  hint: WriteHint | null;
+  size: number;
+  gen: number;
 }
 
 /** errno for a reply's status: what is no errno (a dead session, a server out of its mind) is EIO. */
@@ -71,8 +78,7 @@ export class Volume {
   readonly ghosts = new Ghosts();
   #readOnly: boolean;
   #policy: AccessTimePolicy;
-  #hints = new RecentMap<WriteHint>(hintsMax);
-  #sizes = new RecentMap<{ size: number; gen: number }>(hintsMax);
+  #remembered = new RecentMap<Remembered>(rememberedMax);
 
   constructor(session: ClientSession, options: VolumeOptions) {
     this.session = session;
@@ -137,39 +143,52 @@ export class Volume {
 
   /** Remembers what a write will need; returns its argument. */
   seen(attributes: Attributes): Attributes {
-    const { inode } = attributes;
-    this.#hints.set(inode, hintOf(attributes));
+    const { inode, size, gen } = attributes;
+    const known = this.#note(inode, size, gen);
+    known.hint = hintOf(attributes);
     this.ghosts.seen(attributes);
-    this.noteSize(inode, attributes.size, attributes.gen);
     return attributes;
   }
 
   /** Last attributes of an inode of which its server says that it is gone; null when nothing is remembered. */
   ghost(inode: number): Attributes | null {
     if (inode === this.root) return null;
-    const last = this.ghosts.find(inode) ?? this.#hints.get(inode)?.last ?? null;
+    const last = this.ghosts.find(inode) ?? this.#lastOf(inode);
     return last === null ? null : ghostOf(last);
   }
 
   /** A directory has been opened: it may be removed while it is. */
   hold(inode: number): void {
-    this.ghosts.hold(inode, this.session.leases.attributes(inode) ?? this.#hints.get(inode)?.last ?? null);
+    this.ghosts.hold(inode, this.session.leases.attributes(inode) ?? this.#lastOf(inode));
+  }
+
+  #lastOf(inode: number): Attributes | null {
+    return this.#remembered.get(inode)?.hint?.last ?? null;
   }
 
   /** The size that an answer gave last, and its gen; null when none did. */
   sizeSeen(inode: number): { size: number; gen: number } | null {
-    return this.#sizes.get(inode) ?? null;
+    const known = this.#remembered.get(inode);
+    return known === undefined ? null : { size: known.size, gen: known.gen };
   }
 
   /** An answer has given a file's size. */
   noteSize(inode: number, size: number, gen: number): void {
-    this.#sizes.set(inode, { size, gen });
+    this.#note(inode, size, gen);
+  }
+
+  #note(inode: number, size: number, gen: number): Remembered {
+    let known = this.#remembered.get(inode);
+    if (known === undefined) this.#remembered.set(inode, known = { hint: null, size, gen });
+    known.size = size;
+    known.gen = gen;
+    return known;
   }
 
   /** What is remembered of an inode, else what its shard says. */
   *hint(inode: number): Task<Result<WriteHint>> {
-    const known = this.#hints.get(inode);
-    if (known !== undefined) return known;
+    const known = this.#remembered.get(inode)?.hint;
+    if (known) return known;
     // Not from under a lease: a server may just have refused what was known.
     const attributes = yield* this.#fetch(inode);
     return failed(attributes) ? attributes : hintOf(attributes);
@@ -177,7 +196,8 @@ export class Volume {
 
   /** What is remembered of an inode is out of date. */
   forget(inode: number): void {
-    this.#hints.delete(inode);
+    const known = this.#remembered.get(inode);
+    if (known !== undefined) known.hint = null;
   }
 }
 
