@@ -48,5 +48,8 @@ function validBits(change: AttributeChange): number {
   if (change.mtime !== undefined) bits |= change.mtime === "now" ? setattrValid.mtimeNow : setattrValid.mtime;
   if (change.ctime !== undefined) bits |= setattrValid.ctime;
   if (change.killSetId) bits |= setattrValid.killSetId;
+  const { immutable, appendOnly } = change;
+  if (immutable !== undefined) bits |= immutable ? setattrValid.setImmutable : setattrValid.clearImmutable;
+  if (appendOnly !== undefined) bits |= appendOnly ? setattrValid.setAppendOnly : setattrValid.clearAppendOnly;
   return bits;
 }

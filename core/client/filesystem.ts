@@ -69,7 +69,13 @@ export interface AttributeChange {
   ctime?: Time;
   /** Clear setuid and setgid as a write does (FATTR_KILL_SUIDGID); also sent with chown. Directories keep theirs. */
   killSetId?: boolean;
+  /** What chattr(1) sets, of files and directories: core/meta/protection.ts. */
+  immutable?: boolean;
+  appendOnly?: boolean;
 }
+
+/** What an open is for besides reading: what is written goes where it is told, or to the end. */
+export type Writing = "anywhere" | "end";
 
 /** What to create. Type bits of `mode` say what kind; a symbolic link has a target. */
 export interface CreateOptions {
@@ -80,6 +86,8 @@ export interface CreateOptions {
   exclusive: boolean;
   /** Register an open of the file for this client (pair with `release`). */
   open: boolean;
+  /** Absent: an existing file is only read. */
+  writing?: Writing;
   /** Cut an existing file to zero (O_TRUNC). */
   truncate?: boolean;
   /** With `truncate`: also clear setuid and setgid of an existing file. One that is made keeps those of `mode`. */
@@ -88,6 +96,8 @@ export interface CreateOptions {
 
 /** How to open. */
 export interface OpenOptions {
+  /** Absent: the file is only read. */
+  writing?: Writing;
   /** Cut the file to zero (O_TRUNC). */
   truncate: boolean;
   /** With `truncate`: also clear setuid and setgid, as a write does. */

@@ -10,6 +10,7 @@ import { accessTimes } from "../meta/access_times.ts";
 import { type Attributes, isRegular, S } from "../meta/attributes.ts";
 import { targetBytesMax } from "../meta/layout.ts";
 import { nameErrno } from "../meta/names.ts";
+import { frozenErrno, keptErrno } from "../meta/protection.ts";
 import {
   CREATE,
   LINK,
@@ -25,7 +26,7 @@ import {
 } from "../protocol/messages.ts";
 import type { Task } from "../task.ts";
 import { setAttributes } from "./attributes.ts";
-import { type Caller, type CreateOptions, type Done, done, renameFlags } from "./filesystem.ts";
+import { type Caller, type CreateOptions, type Done, done, renameFlags, type Writing } from "./filesystem.ts";
 import { absent } from "./lease_cache.ts";
 import { errnoOf, type Volume } from "./volume.ts";
 
@@ -119,6 +120,10 @@ export function* create(
     }
     volume.seen(attributes);
     if (options.open) volume.session.opens.adopt(inode, openId);
+    if (options.open && !reply.body!.created && writingErrno(attributes, options.writing) !== 0) {
+      volume.session.opens.close(inode);
+      return E.PERM;
+    }
     if (reply.body!.created || !killsSetId(options, attributes)) return attributes;
     const cleared = yield* setAttributes(volume, inode, { killSetId: true });
     if (failed(cleared) && options.open) volume.session.opens.close(inode);
@@ -142,6 +147,12 @@ export function* createUnnamed(
   return volume.seen(made.attributes);
 }
 
+/** EPERM for an open that is to write what its protection lets nobody write; else 0. */
+function writingErrno(file: Attributes, writing: Writing | undefined): number {
+  if (writing === undefined) return 0;
+  return writing === "end" ? frozenErrno(file) : keptErrno(file);
+}
+
 /** True when the truncation of an open takes setuid or setgid away. */
 function killsSetId(options: { truncate?: boolean; killSetId?: boolean }, file: Attributes): boolean {
   return (options.truncate ?? false) && (options.killSetId ?? false) && (file.mode & (S.ISUID | S.ISGID)) !== 0;
@@ -158,9 +169,10 @@ function targetErrno(type: number, target: Uint8Array | undefined): number {
 export function* open(
   volume: Volume,
   inode: number,
-  options: { truncate?: boolean; killSetId?: boolean },
+  options: { truncate?: boolean; killSetId?: boolean; writing?: Writing },
 ): Task<Result<Attributes>> {
   const { opens, leases } = volume.session, known = options.truncate ? null : leases.attributes(inode);
+  if (known !== null && writingErrno(known, options.writing) !== 0) return E.PERM;
   if (known !== null && isRegular(known.mode) && opens.lend(inode, leases.validityMs(known))) return known;
   const reply = yield* volume.ask(OPEN, inode, { inode, openId: opens.begin(inode) });
   if (failed(reply)) {
@@ -168,6 +180,11 @@ export function* open(
     return reply;
   }
   opens.opened(inode);
+  const refused = writingErrno(reply.attributes, options.writing);
+  if (refused !== 0) {
+    opens.close(inode);
+    return refused;
+  }
   if (!options.truncate) return volume.seen(reply.attributes);
   const cut = yield* setAttributes(volume, inode, { size: 0, killSetId: options.killSetId });
   if (failed(cut)) opens.close(inode);

@@ -12,7 +12,7 @@ import { E, failed, type Result } from "../errno.ts";
 import { type Attributes, isDirectory, isRegular, S } from "../meta/attributes.ts";
 import { Future, type Task, wait } from "../task.ts";
 import { accessErrno, chmodMode, createMode, isSuperuser, may, ownerErrno } from "./access.ts";
-import { type AttributeChange, type Done, done, type FileSystem, lockEnd } from "./filesystem.ts";
+import { type AttributeChange, type Done, done, type FileSystem, lockEnd, type Writing } from "./filesystem.ts";
 import { attemptsMax, type Paths, type SetTime, timesErrno } from "./paths.ts";
 import { isSymlink, Walk } from "./walk.ts";
 
@@ -39,6 +39,10 @@ const readOnlyFlags: OpenFlags = {
   createNew: false,
   mode: 0,
 };
+
+function writingOf(flags: OpenFlags): Writing | undefined {
+  return flags.append ? "end" : flags.write ? "anywhere" : undefined;
+}
 
 /** Bytes that one step of a copy asks for. */
 const copyStepBytes = 64 << 20;
@@ -86,7 +90,8 @@ function* createIn(
   const direct = isSuperuser(who) && !fileSystem.readOnly;
   for (let attempt = 0; attempt < attemptsMax; attempt++) {
     if (direct) {
-      const options = { mode, exclusive: flags.createNew, open: true, truncate: flags.truncate };
+      const writing = writingOf(flags);
+      const options = { mode, exclusive: flags.createNew, open: true, truncate: flags.truncate, writing };
       const opened = yield* fileSystem.create(dir, name, options, who);
       if (!failed(opened)) return new OpenFile(paths, opened, flags);
       if (opened !== E.EXIST || flags.createNew) return opened;
@@ -121,7 +126,8 @@ function* openFound(paths: Paths, found: Attributes, flags: OpenFlags): Task<Res
   const wanted = (flags.read ? may.read : 0) | (writes ? may.write : 0);
   const errno = yield* accessErrno(fileSystem, found, who, wanted);
   if (errno !== 0) return errno;
-  const opened = yield* fileSystem.open(found.inode, { truncate: flags.truncate, killSetId: !isSuperuser(who) });
+  const options = { truncate: flags.truncate, killSetId: !isSuperuser(who), writing: writingOf(flags) };
+  const opened = yield* fileSystem.open(found.inode, options);
   return failed(opened) ? opened : new OpenFile(paths, opened, flags);
 }
 

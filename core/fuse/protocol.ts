@@ -252,6 +252,8 @@ export const getxattrIn = { size: 0, sizeof: 8 } as const;
 export const lkIn = { fh: 0, owner: 8, start: 16, end: 24, type: 32, pid: 36, lkFlags: 40, sizeof: 48 } as const;
 /** struct fuse_fallocate_in. */
 export const fallocateIn = { fh: 0, offset: 8, length: 16, mode: 24, sizeof: 32 } as const;
+/** struct fuse_ioctl_in; the argument follows. */
+export const ioctlIn = { fh: 0, flags: 8, cmd: 12, arg: 16, inSize: 24, outSize: 28, sizeof: 32 } as const;
 /** struct fuse_lseek_in. */
 export const lseekIn = { fh: 0, offset: 8, whence: 16, sizeof: 24 } as const;
 /** struct fuse_copy_file_range_in. */
@@ -313,6 +315,8 @@ export const statfsOut = {
   frsize: 48,
   sizeof: 80,
 } as const;
+/** struct fuse_ioctl_out; what the caller gets follows. */
+export const ioctlOut = { result: 0, flags: 4, sizeof: 16 } as const;
 /** struct fuse_lk_out. */
 export const lkOut = { start: 0, end: 8, type: 16, pid: 20, sizeof: 24 } as const;
 /** struct fuse_dirent; the name follows, the record is padded to 8 bytes. */
@@ -367,7 +371,7 @@ const enum Tail {
   attribute,
   /** An extended attribute's name and value. */
   attributeValue,
-  /** `size` bytes. */
+  /** As many bytes as the struct says. */
   data,
   /** Not looked at. */
   ignored,
@@ -413,7 +417,7 @@ for (
     [FUSE.INTERRUPT, 8, Tail.none],
     [FUSE.BMAP, 16, Tail.none],
     [FUSE.DESTROY, 0, Tail.none],
-    [FUSE.IOCTL, 32, Tail.ignored],
+    [FUSE.IOCTL, ioctlIn.sizeof, Tail.data],
     [FUSE.POLL, 24, Tail.none],
     [FUSE.NOTIFY_REPLY, 40, Tail.ignored],
     [FUSE.BATCH_FORGET, 8, Tail.ignored],
@@ -469,7 +473,7 @@ export class FuseRequest {
   name: Uint8Array = noBytes;
   /** Second name, or the target of a symbolic link. */
   newName: Uint8Array = noBytes;
-  /** Data of a WRITE, value of a SETXATTR. */
+  /** Data of a WRITE, value of a SETXATTR, argument of an IOCTL. */
   data: Uint8Array = noBytes;
   /** Supplementary groups that the kernel found relevant. */
   groups: readonly number[] = noGroups;
@@ -572,7 +576,7 @@ export class FuseRequest {
   #decodeTail(tail: Tail, start: number, end: number): number {
     const { bytes } = this;
     if (tail === Tail.data) {
-      const size = this.u32(readIn.size);
+      const size = this.u32(this.opcode === FUSE.IOCTL ? ioctlIn.inSize : readIn.size);
       if (size > end - start) return E.IO;
       this.data = bytes.subarray(start, start + size);
       return 0;

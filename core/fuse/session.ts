@@ -9,7 +9,7 @@
  * @module
  */
 
-import type { AttributeChange, Caller, FileSystem, Lock } from "../client/filesystem.ts";
+import type { AttributeChange, Caller, FileSystem, Lock, Writing } from "../client/filesystem.ts";
 import { lockEnd, renameFlags, xattrFlags } from "../client/filesystem.ts";
 import { E, failed, type Result } from "../errno.ts";
 import { accessAclName, capabilityName, defaultAclName, sameName } from "../meta/acl.ts";
@@ -17,6 +17,7 @@ import { type Attributes, inodeFlags, S } from "../meta/attributes.ts";
 import type { Meter } from "../metrics/meter.ts";
 import { RecentMap } from "../recent_map.ts";
 import { Future, type Task } from "../task.ts";
+import { decodeFileFlags, encodeFileFlags, fileFlagsBytes, setsFileFlags } from "./file_flags.ts";
 import { KernelCache, type KernelNotifier } from "./kernel_cache.ts";
 import {
   attrOut,
@@ -55,6 +56,8 @@ import {
   INIT2,
   initIn,
   initOut,
+  ioctlIn,
+  ioctlOut,
   isDot,
   isDotDot,
   linkIn,
@@ -321,7 +324,7 @@ export class FuseSession {
       case FUSE.INIT:
         return this.#init(request);
       case FUSE.IOCTL:
-        return request.fail(E.NOTTY);
+        return fileFlagsBytes(request.u32(ioctlIn.cmd)) === 0 ? request.fail(E.NOTTY) : taskNeeded;
     }
     return taskNeeded;
   }
@@ -399,6 +402,8 @@ export class FuseSession {
         return this.#setlkw(request);
       case FUSE.DESTROY:
         return this.#destroy(request);
+      case FUSE.IOCTL:
+        return this.#ioctl(request);
       default:
         // ACCESS (default_permissions), POLL, BMAP and SYNCFS: the kernel asks once and then does without.
         return refused(request, E.NOSYS);
@@ -691,7 +696,7 @@ export class FuseSession {
     const mode = S.IFREG | (request.u32(createIn.mode) & 0o7777);
     const killSetId = (request.u32(createIn.openFlags) & FUSE_OPEN_KILL_SUIDGID) !== 0;
     const caller = this.#caller(request, request.u32(createIn.umask));
-    const options = { mode, exclusive, truncate, killSetId, open: true };
+    const options = { mode, exclusive, truncate, killSetId, open: true, writing: writingOf(flags) };
     const attributes = yield* this.fileSystem.create(this.#inode(request.nodeid), name, options, caller);
     if (failed(attributes)) {
       // The name was absent when the kernel looked and is now something that CREATE does not open: ESTALE makes it
@@ -729,7 +734,8 @@ export class FuseSession {
     const flags = request.u32(openIn.flags), truncate = (flags & O.TRUNC) !== 0;
     if (this.fileSystem.readOnly && (truncate || (flags & O.ACCMODE) !== 0)) return request.fail(E.ROFS);
     const killSetId = (request.u32(openIn.openFlags) & FUSE_OPEN_KILL_SUIDGID) !== 0;
-    const attributes = yield* this.fileSystem.open(this.#inode(request.nodeid), { truncate, killSetId });
+    const options = { truncate, killSetId, writing: writingOf(flags) };
+    const attributes = yield* this.fileSystem.open(this.#inode(request.nodeid), options);
     if (failed(attributes)) return request.fail(attributes);
     if (!(yield* this.#opened(request, attributes))) return request.fail(E.NFILE);
     encodeOpen(request.view, request.bodyAt, request.handle, this.#openFlags(request, flags, attributes));
@@ -944,6 +950,25 @@ export class FuseSession {
     return request.finish(8);
   }
 
+  *#ioctl(request: FuseRequest): Task<number> {
+    const command = request.u32(ioctlIn.cmd), size = fileFlagsBytes(command), sets = setsFileFlags(command);
+    if ((sets ? request.data.length : request.u32(ioctlIn.outSize)) < size) return request.fail(E.INVAL);
+    const { view } = request, inode = this.#inode(request.nodeid);
+    let attributes: Result<Attributes>;
+    if (sets) {
+      const flags = decodeFileFlags(request.data, command);
+      if (failed(flags)) return request.fail(flags);
+      if (this.fileSystem.readOnly) return request.fail(E.ROFS);
+      attributes = yield* this.fileSystem.setAttributes(inode, flags);
+    } else attributes = yield* this.fileSystem.getAttributes(inode);
+    if (failed(attributes)) return request.fail(attributes);
+    const at = request.bodyAt;
+    for (let i = 0; i < ioctlOut.sizeof; i += 4) view.setUint32(at + i, 0, true);
+    if (sets) return request.finish(ioctlOut.sizeof);
+    encodeFileFlags(view, at + ioctlOut.sizeof, command, attributes);
+    return request.finish(ioctlOut.sizeof + size);
+  }
+
   *#getlk(request: FuseRequest): Task<number> {
     const lock = decodeLock(request);
     if (failed(lock)) return request.fail(lock);
@@ -1013,6 +1038,12 @@ function* finished(request: FuseRequest, operation: Task<object | number>): Task
 // deno-lint-ignore require-yield
 function* refused(request: FuseRequest, errno: number): Task<number> {
   return request.fail(errno);
+}
+
+/** What open(2)'s flags want to write. */
+function writingOf(flags: number): Writing | undefined {
+  if ((flags & O.ACCMODE) === 0) return undefined;
+  return (flags & O.APPEND) !== 0 ? "end" : "anywhere";
 }
 
 /** The reply to an operation that has nothing to say but an errno. */

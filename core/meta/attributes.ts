@@ -73,6 +73,10 @@ export const inodeFlags = {
   linkable: 64,
   /** fallocate made room in the file: blocks that count may hold no data. */
   room: 128,
+  /** Nothing of it may change (FS_IMMUTABLE_FL): core/meta/protection.ts. */
+  immutable: 256,
+  /** It may only be added to (FS_APPEND_FL). */
+  appendOnly: 512,
 } as const;
 
 /** True for a directory's mode. */

@@ -86,7 +86,10 @@ export const actions = {
     outcome: struct({ attributes }),
   },
   dropDirectory: { tag: 2, codec: struct({ inode: u53 }), outcome: struct({ gone: optional(attributes) }) },
-  /** `target`: of a symbolic link that loses its last name. */
+  /**
+   * `parent`: directory of the name that comes or goes; 0 of a removal that has been committed, which cannot be refused.
+   * `target`: of a symbolic link that loses its last name.
+   */
   changeLinks: {
     tag: 3,
     codec: struct({ inode: u53, add: bool, parent: u53 }),

@@ -17,6 +17,7 @@ import { after, inodeKey, kind, linksMax, shardOf } from "./layout.ts";
 import { nameErrno } from "./names.ts";
 import { type IntentId, planPlace } from "./places.ts";
 import type { Plan } from "./plan.ts";
+import { frozenErrno, keptErrno } from "./protection.ts";
 
 /** The step that an action is part of. */
 export interface StepContext {
@@ -105,6 +106,7 @@ function dropDirectory(engine: Engine, step: StepContext, body: ActionBody<"drop
   if (!isDirectory(found.mode)) return E.NOTDIR;
   const held = engine.names.heldInGroup(body.inode, step.owner);
   if (held === "others") return busy;
+  if (keptErrno(found) !== 0) return E.PERM;
   if (found.entries > 0) return E.NOTEMPTY;
   const { gone } = planDropDirectory(engine, step.plan, found);
   return { outcome: { gone }, committed: () => engine.tree.forget(body.inode) };
@@ -135,6 +137,8 @@ export function planDropExtended(engine: Engine, plan: Plan, inode: number): voi
 function changeLinks(engine: Engine, step: StepContext, body: ActionBody<"changeLinks">): StepResult {
   const found = engine.inode(body.inode);
   if (failed(found)) return E.NOENT;
+  // Without a directory it follows a commit, and must not fail.
+  if (body.parent !== 0 && keptErrno(found) !== 0) return E.PERM;
   if (body.add) {
     if (!mayBeLinked(engine, found)) return E.NOENT;
     if (isDirectory(found.mode)) return E.PERM;
@@ -219,14 +223,22 @@ export function checkTarget(
   const place = engine.tree.find(body.dir, body.name);
   if (place.entry === null) {
     if ((body.flags & renameFlags.exchange) !== 0) return E.NOENT;
+    if (frozenErrno(dir) !== 0) return E.PERM;
     return place.disc < 0 ? E.NOSPC : { inode: 0, type: 0 };
   }
   const { inode, type } = place.entry;
   if ((body.flags & renameFlags.noReplace) !== 0) return E.EXIST;
+  if (keptErrno(dir) !== 0 || isKeptHere(engine, body.dir, inode)) return E.PERM;
   if ((body.flags & renameFlags.exchange) !== 0) return { inode, type };
   if (body.movingDirectory && type !== directoryType) return E.NOTDIR;
   if (!body.movingDirectory && type === directoryType) return E.ISDIR;
   return { inode, type };
+}
+
+/** True for what must not lose the name that it has in `dir`. What is far from its name is not known here. */
+export function isKeptHere(engine: Engine, dir: number, inode: number): boolean {
+  const found = shardOf(inode) === shardOf(dir) ? engine.tree.attributes(inode) : null;
+  return found !== null && keptErrno(found) !== 0;
 }
 
 function setName(engine: Engine, step: StepContext, body: ActionBody<"setName">): StepResult {

@@ -103,6 +103,10 @@ export const setattrValid = {
   atimeNow: 128,
   mtimeNow: 256,
   killSetId: 512,
+  setImmutable: 1024,
+  clearImmutable: 2048,
+  setAppendOnly: 4096,
+  clearAppendOnly: 8192,
 } as const;
 
 /** `kind` in HELLO. */

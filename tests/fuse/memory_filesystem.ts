@@ -91,6 +91,10 @@ const bytesOf = (text: string) => Uint8Array.from(text, (char) => char.charCodeA
 const ownerOf = (lock: { flock: boolean; ownerLow: number; ownerHigh: number }) =>
   `${lock.flock ? "f" : "p"}${lock.ownerHigh}:${lock.ownerLow}`;
 
+function setFlag(a: Attributes, flag: number, on: boolean): void {
+  a.flags = on ? a.flags | flag : a.flags & ~flag;
+}
+
 function setMode(node: Node, mode: number): void {
   node.a.mode = (node.a.mode & S.IFMT) | (mode & 0o7777);
   const acl = decodeAcl(node.xattrs.get(key(accessAclName)) ?? new Uint8Array(0));
@@ -317,6 +321,8 @@ export class MemoryFileSystem implements FileSystem {
     if (change.killSetId) this.#killSetId(node);
     if (change.mode !== undefined) setMode(node, change.mode);
     if (change.uid !== undefined) a.uid = change.uid;
+    if (change.immutable !== undefined) setFlag(a, inodeFlags.immutable, change.immutable);
+    if (change.appendOnly !== undefined) setFlag(a, inodeFlags.appendOnly, change.appendOnly);
     if (change.gid !== undefined) a.gid = change.gid;
     const now = this.#tick();
     if (change.size !== undefined) a.mtime = now;

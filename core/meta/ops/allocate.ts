@@ -16,6 +16,7 @@ import { type Attributes, inodeFlags, isRegular } from "../attributes.ts";
 import { type Answer, answerErrno, type Engine, type Request } from "../engine.ts";
 import { chunkKey, fileBytesMax, inodeKey, keyNumber, kind, shardOf } from "../layout.ts";
 import { Plan } from "../plan.ts";
+import { frozenErrno, keptErrno } from "../protection.ts";
 import { cutEverywhere } from "../reaper.ts";
 import { nearBlocks, planDropPrivileges } from "./setattr.ts";
 import { cutDoneOf, encodeFloor, floorOf } from "./write.ts";
@@ -25,7 +26,7 @@ export const fallocateMode = { keepSize: 1, punchHole: 2, zeroRange: 16 } as con
 /** Chunks that one record of CUT may drop. */
 const chunksPerRecord = 512;
 
-/** FALLOCATE. EOPNOTSUPP for modes that are not offered, EFBIG, ENOSPC, EINVAL. */
+/** FALLOCATE. EOPNOTSUPP for modes that are not offered, EFBIG, ENOSPC, EINVAL, EPERM. */
 export function* fallocate(engine: Engine, request: Request): Task<Answer> {
   const { inode, mode, offset, length } = request.body, lock = String(inode), owner = engine.newOwner();
   const { keepSize, punchHole, zeroRange } = fallocateMode;
@@ -45,6 +46,8 @@ function* allocateLocked(engine: Engine, request: Request): Task<Answer> {
   const file = engine.inode(inode);
   if (failed(file)) return answerErrno(file);
   if (!isRegular(file.mode)) return answerErrno(E.NODEV);
+  const refused = (mode & ~fallocateMode.keepSize) === 0 ? frozenErrno(file) : keptErrno(file);
+  if (refused !== 0) return answerErrno(refused);
   const plan = new Plan(), end = offset + length, room = (mode & fallocateMode.punchHole) === 0;
   const zero = (mode & (fallocateMode.punchHole | fallocateMode.zeroRange)) !== 0;
   plan.changer = request.head.session;

@@ -8,11 +8,12 @@
  * @module
  */
 
-import { failed } from "../../errno.ts";
+import { E, failed } from "../../errno.ts";
 import { type Attributes, inodeFlags, S } from "../attributes.ts";
 import { type Answer, answerErrno, type Engine, type Request } from "../engine.ts";
 import { type Dentry, dentryKey, shardOf } from "../layout.ts";
 import { Plan } from "../plan.ts";
+import { keptErrno } from "../protection.ts";
 import { planDropLink } from "../steps.ts";
 
 /** Entries looked at, entries left, and bytes of old contents in one record. */
@@ -26,11 +27,12 @@ interface Found {
   cookie: number;
 }
 
-/** CLEAR. ENOENT, ENOTDIR, ESTALE. */
+/** CLEAR. ENOENT, ENOTDIR, EPERM, ESTALE. */
 export function clear(engine: Engine, request: Request): Answer {
   const { dir, cookie, owner } = request.body;
   const directory = engine.directory(dir);
   if (failed(directory)) return answerErrno(directory);
+  if (keptErrno(directory) !== 0) return answerErrno(E.PERM);
   const plan = new Plan(), page = pageOf(engine, dir, cookie);
   const reply = { removed: 0, left: [] as { name: Uint8Array; inode: number; type: number }[], cookie, end: page.end };
   const seen = new Set<number>();
@@ -89,5 +91,6 @@ function removable(engine: Engine, dir: number, entry: Dentry, owner: number | n
   if (entry.type === directoryType || shardOf(entry.inode) !== shardOf(dir)) return null;
   if (engine.nameHeld(dir, entry.name)) return null;
   const file = engine.tree.attributes(entry.inode);
-  return file === null || (owner !== null && file.uid !== owner) ? null : file;
+  if (file === null || keptErrno(file) !== 0) return null;
+  return owner !== null && file.uid !== owner ? null : file;
 }

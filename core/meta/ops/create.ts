@@ -14,13 +14,14 @@ import { type Answer, answerErrno, type Engine, nameLock, type Request } from ".
 import { inherit, planInherited } from "../inherit.ts";
 import { inodeKey, kind, shardOf, targetBytesMax } from "../layout.ts";
 import { Plan } from "../plan.ts";
+import { frozenErrno, keptErrno } from "../protection.ts";
 import type { Place } from "../tree.ts";
 import { truncateFor } from "./setattr.ts";
 
 /** What CREATE makes. */
 const types: readonly number[] = [S.IFREG, S.IFLNK, S.IFCHR, S.IFBLK, S.IFIFO, S.IFSOCK];
 
-/** CREATE. EEXIST, ENOENT, ENOTDIR, ENOSPC, EINVAL. */
+/** CREATE. EEXIST, ENOENT, ENOTDIR, ENOSPC, EINVAL, EPERM. */
 export function create(engine: Engine, request: Request): Answer | Task<Answer> {
   const answer = createNow(engine, request);
   return answer ?? createLater(engine, request);
@@ -61,6 +62,7 @@ function* createLater(engine: Engine, request: Request): Task<Answer> {
 
 function make(engine: Engine, request: Request, parent: Attributes, place: Place): Answer {
   const { name, mode, uid, rdev, target, openId } = request.body;
+  if (frozenErrno(parent) !== 0) return answerErrno(E.PERM);
   const inherited = inherit(engine, parent, request.body);
   if (failed(inherited)) return answerErrno(inherited);
   const shard = request.head.shard, plan = new Plan();
@@ -95,6 +97,7 @@ function existing(engine: Engine, request: Request, entry: { inode: number; type
   const attributes = near ? engine.tree.attributes(entry.inode) : null;
   const body = { created: false, inode: entry.inode, type: entry.type, attributes };
   if (attributes === null || !isRegular(attributes.mode)) return { status: 0, body };
+  if (truncate && keptErrno(attributes) !== 0) return answerErrno(E.PERM);
   if (openId !== 0) engine.opens.open(request.head.session, entry.inode, openId);
   if (!truncate) return { status: 0, body };
   return truncated(engine, request, entry.inode, body);

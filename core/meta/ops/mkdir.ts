@@ -20,13 +20,14 @@ import { type Answer, answerErrno, type Engine, nameLock, type Request } from ".
 import { inherit, planInherited } from "../inherit.ts";
 import { type Intent, intentKind } from "../intent.ts";
 import { Plan } from "../plan.ts";
+import { frozenErrno } from "../protection.ts";
 import { planSetName } from "../steps.ts";
 
 /** Step of the intent. */
 const stepMake = 1;
 const directoryType = S.IFDIR >> 12;
 
-/** MKDIR. EEXIST, ENOENT, ENOTDIR, ENOSPC. */
+/** MKDIR. EEXIST, ENOENT, ENOTDIR, ENOSPC, EPERM. */
 export function* mkdir(engine: Engine, request: Request): Task<Answer> {
   const { dir, name } = request.body;
   const lock = nameLock(dir, name), owner = engine.newOwner();
@@ -52,6 +53,7 @@ function check(engine: Engine, request: Request): number {
   if (failed(parent)) return parent;
   const place = engine.tree.find(request.body.dir, request.body.name);
   if (place.entry !== null) return E.EXIST;
+  if (frozenErrno(parent) !== 0) return E.PERM;
   return place.disc < 0 ? E.NOSPC : 0;
 }
 

@@ -7,7 +7,8 @@
  * 1. intent; the source name is locked (waiting, holding nothing else);
  * 2. a directory that changes its parent: the volume's directory-move lock at the root's shard, then the ancestors of
  *    the new parent are walked: EINVAL when the moved directory is among them;
- * 3. the target's shard locks the target name and says what it holds (step claimName);
+ * 3. the target's shard locks the target name and says what it holds (step claimName); the attributes of what is far from
+ *    its name are asked for, as it may be protected (core/meta/protection.ts);
  * 4. a replaced directory is dropped if it is empty (step dropDirectory): from here on nothing can fail;
  * 5. commit: one record removes the source name (or exchanges it) and marks the intent;
  * 6. steps: moved inodes learn parent and ctime; the target name is set and freed; a replaced file loses a link; locks end;
@@ -30,8 +31,10 @@ import { type Answer, answerErrno, type Engine, nameLock, type Request } from ".
 import { busy, type Intent, intentKind } from "../intent.ts";
 import { shardOf } from "../layout.ts";
 import { Plan } from "../plan.ts";
+import { keptErrno } from "../protection.ts";
 import {
   checkTarget,
+  isKeptHere,
   nothingRemoved,
   planDropDirectory,
   planDropLink,
@@ -65,7 +68,7 @@ export const renameState = struct({ inode: u53, type: u8, victim: u53, victimTyp
 type State = { inode: number; type: number; victim: number; victimType: number };
 type Body = { dir: number; name: Uint8Array; newDir: number; newName: Uint8Array; flags: number };
 
-/** RENAME. ENOENT, EEXIST, ENOTDIR, EISDIR, ENOTEMPTY, EINVAL, EXDEV; EBUSY: to be started over. */
+/** RENAME. ENOENT, EEXIST, ENOTDIR, EISDIR, ENOTEMPTY, EINVAL, EPERM, EXDEV; EBUSY: to be started over. */
 export function* rename(engine: Engine, request: Request): Task<Answer> {
   if (((request.body as Body).flags & ~(renameFlags.noReplace | renameFlags.exchange)) !== 0) {
     return answerErrno(E.INVAL);
@@ -93,7 +96,9 @@ function findSource(engine: Engine, body: Body): number | { inode: number; type:
   const dir = engine.directory(body.dir);
   if (failed(dir)) return dir;
   const { entry } = engine.tree.find(body.dir, body.name);
-  return entry === null ? E.NOENT : { inode: entry.inode, type: entry.type };
+  if (entry === null) return E.NOENT;
+  if (keptErrno(dir) !== 0 || isKeptHere(engine, body.dir, entry.inode)) return E.PERM;
+  return { inode: entry.inode, type: entry.type };
 }
 
 /** The whole rename in one record, or null when it concerns other shards. The source name is locked. */
@@ -217,7 +222,14 @@ function* prepare(
   state.victim = claimed.outcome.inode;
   state.victimType = claimed.outcome.type;
   if (sameInode(state)) return 0;
-  if ((body.flags & renameFlags.exchange) !== 0) {
+  const exchange = (body.flags & renameFlags.exchange) !== 0;
+  let kept = yield* farKeptErrno(engine, body.dir, state.inode);
+  // A replaced directory is looked at by the step that drops it.
+  if (kept === 0 && state.victim !== 0 && (exchange || state.victimType !== directoryType)) {
+    kept = yield* farKeptErrno(engine, body.newDir, state.victim);
+  }
+  if (kept !== 0) return kept;
+  if (exchange) {
     if (state.victimType !== directoryType || body.dir === body.newDir) return 0;
     return yield* checkLoop(engine, body.dir, state.victim, at.volume);
   }
@@ -225,6 +237,13 @@ function* prepare(
   const dropped = yield* intent.step(steps.dropVictim, shardOf(state.victim), "dropDirectory", { inode: state.victim });
   at.removed.gone = dropped.outcome?.gone ?? null;
   return dropped.errno;
+}
+
+/** EPERM for what is far from its name in `dir` and must keep it; what is near has been looked at. */
+function* farKeptErrno(engine: Engine, dir: number, inode: number): Task<number> {
+  if (shardOf(inode) === shardOf(dir)) return 0;
+  const found = yield* remoteAttributes(engine, inode);
+  return typeof found === "number" ? 0 : keptErrno(found);
 }
 
 /** EINVAL when `moving` is `dir` or above it; EXDEV when `dir` is of another volume. */

@@ -15,12 +15,13 @@ import { type Answer, answerErrno, type Engine, nameLock, type Request } from ".
 import { busy, type Intent, intentKind } from "../intent.ts";
 import { shardOf } from "../layout.ts";
 import { Plan } from "../plan.ts";
+import { keptErrno } from "../protection.ts";
 import { nothingRemoved, planDropDirectory, planSetName } from "../steps.ts";
 
 const directoryType = S.IFDIR >> 12;
 const nothing = { inode: 0, type: 0 };
 
-/** RMDIR. ENOENT, ENOTDIR, ENOTEMPTY; EBUSY: to be started over. */
+/** RMDIR. ENOENT, ENOTDIR, ENOTEMPTY, EPERM; EBUSY: to be started over. */
 export function* rmdir(engine: Engine, request: Request): Task<Answer> {
   const { dir, name } = request.body, lock = nameLock(dir, name), owner = engine.newOwner();
   yield* engine.names.acquire(lock, owner, dir);
@@ -46,13 +47,15 @@ function target(engine: Engine, request: Request): number {
   if (failed(parent)) return -parent;
   const { entry } = engine.tree.find(request.body.dir, request.body.name);
   if (entry === null) return -E.NOENT;
-  return entry.type === directoryType ? entry.inode : -E.NOTDIR;
+  if (entry.type !== directoryType) return -E.NOTDIR;
+  return keptErrno(parent) === 0 ? entry.inode : -E.PERM;
 }
 
 function near(engine: Engine, request: Request, inode: number, owner: string): Answer {
   if (engine.names.heldInGroup(inode, owner) === "others") return answerErrno(busy);
   const directory = engine.tree.attributes(inode), parent = engine.directory(request.body.dir);
   if (failed(parent)) return answerErrno(parent);
+  if (directory !== null && keptErrno(directory) !== 0) return answerErrno(E.PERM);
   if (directory !== null && directory.entries > 0) return answerErrno(E.NOTEMPTY);
   const plan = new Plan();
   const removed = directory === null ? nothingRemoved : planDropDirectory(engine, plan, directory);

@@ -20,6 +20,7 @@ import { type Intent, intentKind } from "../intent.ts";
 import { planChmodAcl } from "../inherit.ts";
 import { chunkKey, fileBytesMax, inodeKey, kind, shardOf, xattrKey } from "../layout.ts";
 import { Plan } from "../plan.ts";
+import { frozenErrno, keptErrno } from "../protection.ts";
 import { cutEverywhere } from "../reaper.ts";
 
 /** What a truncation's intent remembers. */
@@ -27,16 +28,35 @@ export const truncateState = struct({ inode: u53, size: u53 });
 /** Pause before an unanswered CUT is sent again. */
 const againMs = 50;
 
-/** SETATTR. EINVAL, EISDIR, EFBIG, ESTALE. */
+/** Bits of SETATTR that set and clear what chattr(1) does, and the inode's flags. */
+const protections = [
+  { set: valid.setImmutable, clear: valid.clearImmutable, flag: inodeFlags.immutable },
+  { set: valid.setAppendOnly, clear: valid.clearAppendOnly, flag: inodeFlags.appendOnly },
+] as const;
+const protectionBits = protections.reduce((bits, { set, clear }) => bits | set | clear, 0);
+
+/** SETATTR. EINVAL, EISDIR, EFBIG, EPERM, ESTALE; EOPNOTSUPP: only files and directories can be protected. */
 export function setattr(engine: Engine, request: Request): Answer | Task<Answer> {
   const { inode, valid: bits, size } = request.body;
   if ((bits & valid.size) !== 0) return resize(engine, request, inode, size, (file) => ({ attributes: file }));
   const found = engine.inode(inode);
   if (failed(found)) return answerErrno(found);
+  const refused = protectedErrno(found, bits);
+  if (refused !== 0) return answerErrno(refused);
   const plan = new Plan();
   change(engine, plan, found, request.body);
   plan.attributes(found);
   return engine.answer(request, plan, { attributes: found });
+}
+
+/** What an inode's protection has against a change; "now" for both times is what a write would do as well. */
+function protectedErrno(inode: Attributes, bits: number): number {
+  if ((bits & protectionBits) !== 0 && !isRegular(inode.mode) && !isDirectory(inode.mode)) return E.OPNOTSUPP;
+  const now = bits & (valid.atimeNow | valid.mtimeNow);
+  const touch = now === (valid.atimeNow | valid.mtimeNow) && (bits & (valid.atime | valid.mtime)) === 0;
+  const other = bits & (valid.mode | valid.uid | valid.gid | valid.size | valid.atime | valid.mtime | now);
+  if (other === 0) return 0;
+  return touch && other === now ? frozenErrno(inode) : keptErrno(inode);
 }
 
 /** Cuts a file to nothing in the name of another request (O_TRUNC); `body` makes its reply. */
@@ -82,6 +102,10 @@ function change(engine: Engine, plan: Plan, file: Attributes, body: {
     file.mode = (file.mode & S.IFMT) | (body.mode & 0o7777);
     planChmodAcl(engine, plan, file);
   }
+  for (const { set, clear, flag } of protections) {
+    if ((bits & set) !== 0) file.flags |= flag;
+    if ((bits & clear) !== 0) file.flags &= ~flag;
+  }
   if ((bits & valid.uid) !== 0) file.uid = body.uid;
   if ((bits & valid.gid) !== 0) file.gid = body.gid;
   if ((bits & (valid.atimeNow | valid.atime)) !== 0) engine.accessTimes.forget(file.inode);
@@ -124,6 +148,7 @@ function regular(engine: Engine, inode: number, size: number): Result<Attributes
   if (failed(file)) return file;
   if (isDirectory(file.mode)) return E.ISDIR;
   if (!isRegular(file.mode)) return E.INVAL;
+  if (keptErrno(file) !== 0) return E.PERM;
   return size > fileBytesMax ? E.FBIG : file;
 }
 

@@ -12,8 +12,9 @@ import { type Attributes, inodeFlags, isRegular } from "../attributes.ts";
 import { type Answer, answerErrno, type Engine, type Request } from "../engine.ts";
 import { inherit, planInherited } from "../inherit.ts";
 import { Plan } from "../plan.ts";
+import { frozenErrno } from "../protection.ts";
 
-/** TMPFILE. ENOENT, ENOTDIR, ENOSPC, EINVAL. */
+/** TMPFILE. ENOENT, ENOTDIR, ENOSPC, EINVAL, EPERM. */
 export function tmpfile(engine: Engine, request: Request): Answer | Task<Answer> {
   return tmpfileNow(engine, request) ?? tmpfileLater(engine, request);
 }
@@ -24,6 +25,7 @@ function tmpfileNow(engine: Engine, request: Request): Answer | null {
   if (!isRegular(mode) || openId === 0) return answerErrno(E.INVAL);
   const parent = engine.directory(dir);
   if (failed(parent)) return answerErrno(parent);
+  if (frozenErrno(parent) !== 0) return answerErrno(E.PERM);
   const credit = engine.credit.check(parent.volume, 0, 1);
   if (credit === E.AGAIN) return null;
   return credit === 0 ? make(engine, request, parent) : answerErrno(credit);

@@ -17,13 +17,14 @@ import { type Answer, answerErrno, type Engine, nameLock, type Request } from ".
 import { type ActionOutcome, type Intent, intentKind } from "../intent.ts";
 import { linksMax, shardOf } from "../layout.ts";
 import { Plan } from "../plan.ts";
+import { frozenErrno, keptErrno } from "../protection.ts";
 import { mayBeLinked, nothingRemoved, planAddLink, planDropLink, planSetName, type Removed } from "../steps.ts";
 
 const stepLinks = 1;
 const directoryType = S.IFDIR >> 12;
 const nothing = { inode: 0, type: 0 };
 
-/** UNLINK. ENOENT, EISDIR, ENOTDIR. */
+/** UNLINK. ENOENT, EISDIR, ENOTDIR, EPERM. */
 export function unlink(engine: Engine, request: Request): Answer | Task<Answer> {
   const { dir, name } = request.body;
   if (engine.nameHeld(dir, name)) return unlinkLater(engine, request);
@@ -32,8 +33,10 @@ export function unlink(engine: Engine, request: Request): Answer | Task<Answer> 
   const { entry } = engine.tree.find(dir, name);
   if (entry === null) return answerErrno(E.NOENT);
   if (entry.type === directoryType) return answerErrno(E.ISDIR);
+  if (keptErrno(parent) !== 0) return answerErrno(E.PERM);
   if (shardOf(entry.inode) !== request.head.shard) return unlinkLater(engine, request);
   const plan = new Plan(), file = engine.tree.attributes(entry.inode);
+  if (file !== null && keptErrno(file) !== 0) return answerErrno(E.PERM);
   planSetName(engine, plan, parent, name, nothing);
   plan.attributes(parent);
   return engine.answer(request, plan, file === null ? nothingRemoved : planDropLink(engine, plan, file));
@@ -44,7 +47,7 @@ function* unlinkLater(engine: Engine, request: Request): Task<Answer> {
   const { dir, name } = request.body, lock = nameLock(dir, name), owner = engine.newOwner();
   yield* engine.names.acquire(lock, owner, dir);
   const parent = engine.directory(dir);
-  const entry = failed(parent) ? null : engine.tree.find(dir, name).entry;
+  const entry = failed(parent) || keptErrno(parent) !== 0 ? null : engine.tree.find(dir, name).entry;
   const far = entry !== null && entry.type !== directoryType && shardOf(entry.inode) !== request.head.shard;
   const intent = far ? engine.intents.begin(request, intentKind.unlink) : null;
   engine.names.release(lock, owner, dir);
@@ -62,12 +65,16 @@ export function* unlinkStory(engine: Engine, intent: Intent): Task<Answer> {
   engine.names.tryAcquire(lock, intent.owner, dir);
   yield* intent.record(1, intent.state);
   const entry = engine.tree.find(dir, name).entry!;
-  const links = { inode: entry.inode, add: false, parent: 0 };
-  const { outcome } = yield* intent.step(stepLinks, shardOf(entry.inode), "changeLinks", links);
-  const plan = new Plan(), parent = engine.tree.attributes(dir)!;
-  planSetName(engine, plan, parent, name, nothing);
-  plan.attributes(parent);
-  const answer = intent.finish(plan, removedBy(outcome));
+  const links = { inode: entry.inode, add: false, parent: dir };
+  const { outcome, errno } = yield* intent.step(stepLinks, shardOf(entry.inode), "changeLinks", links);
+  let answer: Answer;
+  if (errno === E.PERM) answer = intent.abort(errno);
+  else {
+    const plan = new Plan(), parent = engine.tree.attributes(dir)!;
+    planSetName(engine, plan, parent, name, nothing);
+    plan.attributes(parent);
+    answer = intent.finish(plan, removedBy(outcome));
+  }
   engine.names.release(lock, intent.owner, dir);
   return answer;
 }
@@ -78,7 +85,7 @@ export function removedBy(outcome: ActionOutcome<"changeLinks"> | null): Removed
   return { gone: outcome.attributes, target: outcome.target };
 }
 
-/** LINK. EEXIST, ENOENT, EPERM for directories, EMLINK, EXDEV between volumes. */
+/** LINK. EEXIST, ENOENT, EPERM, also for directories, EMLINK, EXDEV between volumes. */
 export function* link(engine: Engine, request: Request): Task<Answer> {
   const { dir, name, inode } = request.body, lock = nameLock(dir, name), owner = engine.newOwner();
   yield* engine.names.acquire(lock, owner, dir);
@@ -103,6 +110,7 @@ function checkLink(engine: Engine, request: Request): number {
   if (failed(parent)) return parent;
   const place = engine.tree.find(request.body.dir, request.body.name);
   if (place.entry !== null) return E.EXIST;
+  if (frozenErrno(parent) !== 0) return E.PERM;
   return place.disc < 0 ? E.NOSPC : 0;
 }
 
@@ -111,7 +119,7 @@ function linkNear(engine: Engine, request: Request): Answer {
   const file = engine.inode(inode), parent = engine.directory(dir);
   if (failed(file) || !mayBeLinked(engine, file)) return answerErrno(E.NOENT);
   if (failed(parent)) return answerErrno(parent);
-  if (isDirectory(file.mode)) return answerErrno(E.PERM);
+  if (isDirectory(file.mode) || keptErrno(file) !== 0) return answerErrno(E.PERM);
   if (file.volume !== parent.volume) return answerErrno(E.XDEV);
   if (file.nlink >= linksMax) return answerErrno(E.MLINK);
   const plan = new Plan();

@@ -22,6 +22,7 @@ import { type Attributes, inodeFlags, isRegular } from "../attributes.ts";
 import { type Answer, answerErrno, type Engine, type Request } from "../engine.ts";
 import { chunkKey, fileBytesMax, inlineBytesMax, inodeKey, kind, shardOf } from "../layout.ts";
 import { Plan } from "../plan.ts";
+import { frozenErrno, keptErrno } from "../protection.ts";
 import { planDropPrivileges } from "./setattr.ts";
 
 /** Servers written to since the last fsync (value of M). */
@@ -51,7 +52,7 @@ export interface Content {
   isHole?: (granule: number) => boolean;
 }
 
-/** WRITE: `offset` and the data lie within chunk 0. EINVAL, ENOSPC, ESTALE; STALE_GEN as PUBLISH when it has far chunks. */
+/** WRITE: `offset` and the data lie within chunk 0. EINVAL, ENOSPC, EPERM, ESTALE; STALE_GEN as PUBLISH when it has far chunks. */
 export function write(engine: Engine, request: Request): Answer | Task<Answer> {
   return writeSmall(engine, request) ?? writeContent(engine, request, request, writtenOf);
 }
@@ -62,6 +63,7 @@ export function writeSmall(engine: Engine, request: Request): Answer | null {
   if (far !== null || data.length === 0 || end > inlineBytesMax || engine.inodeHeld(inode)) return null;
   const file = regularFile(engine, inode);
   if (failed(file)) return answerErrno(file);
+  if (keptErrno(file) !== 0) return answerErrno(E.PERM);
   if (file.size > inlineBytesMax || engine.store.get(chunkKey(shardOf(inode), inode, 0)) !== undefined) return null;
   if (!engine.credit.isPlenty(file.volume, spaceFor(data.length))) return null;
   const plan = new Plan();
@@ -96,6 +98,7 @@ function* writeLocked(
   const { inode, offset, killSetId: kill, far } = request.body, plan = new Plan();
   const file = regularFile(engine, inode);
   if (failed(file)) return answerErrno(file);
+  if (keptErrno(file) !== 0) return answerErrno(E.PERM);
   if (far !== null && far.gen < file.gen) return answerErrno(status.staleGen);
   return yield* writeNear(engine, plan, { inode, offset, data, isHole }, (now) => {
     if (far !== null) {
@@ -341,7 +344,7 @@ function planFarWrite(engine: Engine, plan: Plan, file: Attributes, servers: rea
   if (all.size > known.length) plan.put(key, encode(maskRecord, { servers: [...all] }));
 }
 
-/** APPEND: one appender at a time, at whatever is the end then. ENOSPC, EFBIG, ESTALE. */
+/** APPEND: one appender at a time, at whatever is the end then. ENOSPC, EFBIG, EPERM, ESTALE. */
 export function* append(engine: Engine, request: Request): Task<Answer> {
   const { inode } = request.body, lock = String(inode), owner = engine.newOwner();
   yield* engine.inodes.acquire(lock, owner);
@@ -354,6 +357,7 @@ function* appendLocked(engine: Engine, request: Request): Task<Answer> {
   const { inode, killSetId: kill } = request.body, { data } = request;
   const file = regularFile(engine, inode);
   if (failed(file)) return answerErrno(file);
+  if (frozenErrno(file) !== 0) return answerErrno(E.PERM);
   const offset = file.size, end = offset + data.length;
   if (end > fileBytesMax) return answerErrno(E.FBIG);
   const near = Math.max(0, Math.min(data.length, chunkBytesMax - offset));

@@ -26,6 +26,7 @@ import { type Answer, answerErrno, type Engine, type Request } from "../engine.t
 import { after, inodeKey, kind, shardOf, xattrBytesMax, xattrKey } from "../layout.ts";
 import { xattrNameErrno } from "../names.ts";
 import { Plan } from "../plan.ts";
+import { keptErrno } from "../protection.ts";
 
 /** Most bytes of names an inode can list (XATTR_LIST_MAX). */
 const listBytesMax = 65536;
@@ -52,11 +53,12 @@ export function getxattr(engine: Engine, request: Request): Answer {
   return value === undefined ? answerErrno(E.NODATA) : { status: 0, body: { value: value.slice() } };
 }
 
-/** SETXATTR. EEXIST, ENODATA, ERANGE, ENOSPC; of ACLs also EINVAL, EACCES, EOPNOTSUPP, E2BIG. */
+/** SETXATTR. EEXIST, ENODATA, EPERM, ERANGE, ENOSPC; of ACLs also EINVAL, EACCES, EOPNOTSUPP, E2BIG. */
 export function setxattr(engine: Engine, request: Request): Answer {
   const { inode, name, value, flags } = request.body;
   const found = engine.inode(inode);
   if (failed(found)) return answerErrno(found);
+  if (keptErrno(found) !== 0) return answerErrno(E.PERM);
   const errno = value.length > xattrBytesMax ? E.RANGE : xattrNameErrno(name);
   if (errno !== 0) return answerErrno(errno);
   const flag = flagOf(name);
@@ -148,11 +150,12 @@ function totalBytes(engine: Engine, inode: number): number {
   return bytes;
 }
 
-/** REMOVEXATTR. ENODATA, ERANGE. An ACL that is not there is no error, as in Linux. */
+/** REMOVEXATTR. ENODATA, EPERM, ERANGE. An ACL that is not there is no error, as in Linux. */
 export function removexattr(engine: Engine, request: Request): Answer {
   const found = engine.inode(request.body.inode), errno = xattrNameErrno(request.body.name);
   if (failed(found)) return answerErrno(found);
   if (errno !== 0) return answerErrno(errno);
+  if (keptErrno(found) !== 0) return answerErrno(E.PERM);
   const plan = new Plan();
   if (engine.store.get(xattrKey(found.inode, request.body.name)) === undefined) {
     return isAclFlag(flagOf(request.body.name)) ? engine.answer(request, plan, {}) : answerErrno(E.NODATA);

@@ -22,6 +22,7 @@ import {
   fuseRequestAt,
   initIn,
   initOut,
+  ioctlIn,
   lkIn,
   mkdirIn,
   noValidity,
@@ -164,6 +165,8 @@ Deno.test("decodeUring() reads what decode() reads, and its reply overlays heade
     [request({ opcode: FUSE.LOOKUP }, "a/b"), 0],
     [request({ opcode: FUSE.WRITE }, struct(40, { [readIn.size]: 9 }), utf8("12345678")), 40],
     [request({ opcode: FUSE.SETATTR }, struct(80)), 80],
+    [request({ opcode: FUSE.IOCTL }, struct(32, { [ioctlIn.inSize]: 4 }), utf8("1234")), 32],
+    [request({ opcode: FUSE.IOCTL }, struct(32, { [ioctlIn.inSize]: 5 }), utf8("1234")), 32],
   ];
   for (const [bytes, structBytes] of cases) {
     const one = decode(bytes), other = decodeUring(bytes, structBytes);

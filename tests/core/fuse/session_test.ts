@@ -19,6 +19,8 @@ import {
   INIT2,
   initIn,
   initOut,
+  ioctlIn,
+  ioctlOut,
   linkIn,
   LK,
   lkIn,
@@ -35,6 +37,7 @@ import {
   setxattrIn,
   statxOut,
 } from "../../../core/fuse/protocol.ts";
+import { fileFlagsRequest } from "../../../core/fuse/file_flags.ts";
 import { openFilesMax } from "../../../core/fuse/session.ts";
 import { encodeAcl } from "../../../core/meta/acl.ts";
 import { Harness, type Reply, request, struct, utf8 } from "../../fuse/requests.ts";
@@ -672,6 +675,32 @@ Deno.test("TMPFILE opens a file without a name, which LINK names unless it was O
   }
   assertEquals(lookup(harness, "named").errno, 0);
   assertEquals(harness.fileSystem.inodes, 2);
+});
+
+Deno.test("IOCTL gets and sets what chattr sets, in both forms, and refuses flags that are not kept", () => {
+  const harness = new Harness(), { node } = create(harness, "file");
+  const { getFlags, setFlags, getExtended, setExtended } = fileFlagsRequest;
+  const get = (cmd: number, outSize: number) => {
+    const body = struct(ioctlIn.sizeof, { [ioctlIn.cmd]: cmd, [ioctlIn.outSize]: outSize });
+    const { errno, body: reply, view } = harness.ask("IOCTL", { nodeid: node }, body);
+    assertEquals([errno, reply.length, view.getInt32(0, true)], [0, ioctlOut.sizeof + outSize, 0]);
+    return view.getUint32(ioctlOut.sizeof, true);
+  };
+  const set = (cmd: number, argument: Uint8Array) => {
+    const body = struct(ioctlIn.sizeof, { [ioctlIn.cmd]: cmd, [ioctlIn.inSize]: argument.length });
+    return harness.ask("IOCTL", { nodeid: node }, body, argument).errno;
+  };
+  for (const [flags, xflags] of [[0, 0], [0x10, 0x08], [0x20, 0x10], [0x30, 0x18], [0, 0]]) {
+    assertEquals(set(setFlags, struct(4, { 0: flags })), 0);
+    assertEquals([get(getFlags, 4), get(getExtended, 28)], [flags, xflags]);
+    assertEquals(set(setFlags, struct(4)), 0);
+    assertEquals(set(setExtended, struct(28, { 0: xflags })), 0);
+    assertEquals([get(getFlags, 4), get(getExtended, 28)], [flags, xflags]);
+  }
+  assertEquals(set(setFlags, struct(4, { 0: 0x80 | 0x10 })), E.OPNOTSUPP);
+  assertEquals(set(setExtended, struct(28, { 0: 0x08, 12: 4711 })), E.OPNOTSUPP);
+  assertEquals(set(setFlags, new Uint8Array(3)), E.INVAL);
+  assertEquals(get(getFlags, 4), 0);
 });
 
 Deno.test("close() wakes waiting locks, drops all locks and releases all opens", () => {
