@@ -204,6 +204,12 @@ export class OpenTable {
     this.#closing.clear();
   }
 
+  /** The session ends: what is still open ends with it. */
+  forget(): void {
+    this.#states.clear();
+    this.#untold.clear();
+  }
+
   /** Sends every RELEASE that is queued and waits a few seconds for the answers (unmount). */
   *flush(): Task<void> {
     while (this.#closing.size > 0) {

@@ -21,10 +21,13 @@ import type { Task } from "../task.ts";
 import { shardOf } from "../meta/layout.ts";
 import { HeldLocks } from "./held_locks.ts";
 import { LeaseCache } from "./lease_cache.ts";
+import { inParallel } from "./parallel.ts";
 import { OpenTable } from "./open_table.ts";
 
 /** Whoever waits for a lease does not wait longer than it lasts. */
 const returnOptions = { timeoutMs: leaseMs };
+/** At its end a session waits for a store no longer than this: leases run out by themselves. */
+const finishOptions = { timeoutMs: 1_000 };
 /** Opens, and locks, in one RECLAIM message. */
 export const claimsPerMessage = 1024;
 
@@ -100,9 +103,15 @@ export class ClientSession {
     this.caller.renew(session);
   }
 
-  /** Sends what is still to be sent (closes); then {@linkcode close} loses nothing. */
+  /** Sends what is still to be sent (closes), and returns all leases; then {@linkcode close} loses nothing. */
   *finish(): Task<void> {
     yield* this.opens.flush();
+    this.opens.forget();
+    this.leases.drop(() => true);
+    const { caller, runtime } = this, targets = caller.linked, all = { inode: 0, grant: 0 };
+    yield* inParallel(runtime.scheduler, targets.length, targets.length, (i) => {
+      return caller.call(RETURN, targets[i], all, finishOptions);
+    });
   }
 
   /** Ends every link; calls under way end with EIO. */

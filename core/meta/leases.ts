@@ -134,6 +134,11 @@ export class Leases {
     if (this.#idle(entry)) this.#remove(entry);
   }
 
+  /** A session has ended in order: it uses nothing any more. */
+  returnedAll(session: number): void {
+    for (const inode of [...this.#entries.keys()]) this.returned({ inode, session, grant: Infinity });
+  }
+
   /** Sessions that hold a lease on an inode. */
   holders(inode: number): number[] {
     const nowMs = this.#runtime.nowMs();

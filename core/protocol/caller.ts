@@ -214,6 +214,14 @@ export class Caller implements CallerContext {
     return here.map(({ shard, slot, sequence }) => ({ shard, slot, sequence }));
   }
 
+  /** Stores to which there is a link, or something to send. */
+  get linked(): { server: number; store: number }[] {
+    return [...this.#peers.values()].filter((peer) => peer.active).map(({ serverId, store }) => ({
+      server: serverId,
+      store,
+    }));
+  }
+
   /** Goes on with a new session: every slot is free, links are opened anew, and calls of the old one end as sessionDead. */
   renew(session: number): void {
     const renewed = this.#renewed;

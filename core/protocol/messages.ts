@@ -455,7 +455,7 @@ export const GRANTED = message(60, "GRANTED", struct({ inode: u53, ticket: u53 }
 
 /** Push from a server: somebody wants to change an inode. What the session knows of it is void; answer with RETURN. */
 export const RECALL = message(61, "RECALL", struct({ inode: u53, grant: u53 }), nothing);
-/** Store message: the session no longer uses what it knew of an inode. `grant` of the recall: a late duplicate ends no newer lease. */
+/** Store message: the session no longer uses what it knew of an inode. `grant` of the recall: a late duplicate ends no newer lease. Inode 0: of all. */
 export const RETURN = message(62, "RETURN", struct({ inode: u53, grant: u53 }), nothing);
 const lockOwner = struct({ session: u53, ownerLow: u32, ownerHigh: u32 });
 /** Store message between servers: for which fcntl locks these owners wait in this store, and who keeps them waiting. */

@@ -103,8 +103,9 @@ on(m.SETLOCK, "inode", setlock);
 on(m.CANCELLOCK, "inode", cancellock);
 on(m.DROPLOCKS, "inode", droplocks);
 on(m.RETURN, "store", (engine, request) => {
-  const { inode, grant } = request.body;
-  engine.leases.returned({ inode, grant, session: request.head.session });
+  const { inode, grant } = request.body, { session } = request.head;
+  if (inode === 0) engine.leases.returnedAll(session);
+  else engine.leases.returned({ inode, grant, session });
   return { status: 0, body: {} };
 });
 on(m.LOCK_WAITS, "store", lockWaits);

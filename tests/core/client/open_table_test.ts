@@ -5,7 +5,7 @@
  * @module
  */
 
-import { assertEquals } from "@std/assert";
+import { assertEquals, assertLess } from "@std/assert";
 import { VolumeClient } from "../../../core/client/volume_client.ts";
 import { ClientSession } from "../../../core/client/session.ts";
 import { E, failed } from "../../../core/errno.ts";
@@ -121,6 +121,19 @@ Deno.test("a file opened under a lease is claimed from a server that was started
   b.unlink("f");
   c.world.pass(10_000);
   assertEquals(a.read(inode), text);
+});
+
+Deno.test("finish() returns all leases: nobody waits for a session that has ended", () => {
+  const { a, b } = clients();
+  a.file("f");
+  a.open("f");
+  b.file("g");
+  a.open("f");
+  a.run(a.session.finish());
+  a.session.close();
+  const beganMs = b.node.nowMs();
+  b.unlink("f");
+  assertLess(b.node.nowMs() - beganMs, 500);
 });
 
 Deno.test("open() asks the server while a removal of this client is under way", () => {

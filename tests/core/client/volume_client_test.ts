@@ -133,7 +133,7 @@ Deno.test("many closes go out as one message a store", () => {
   c.names();
   for (const file of files) value(c.runtime.run(c.volume.release(file.inode)));
   c.runtime.run(c.session.finish());
-  assertEquals(c.names(), ["RELEASE", "RELEASE", "RELEASE"]);
+  assertEquals(c.names(), ["RELEASE", "RELEASE", "RELEASE", "RETURN", "RETURN", "RETURN"]);
   assertEquals(c.opens.size, 0);
 });
 

@@ -45,6 +45,20 @@ Deno.test("clear() waits until the holder has returned its lease, and asks it on
   assert(cleared());
 });
 
+Deno.test("clear() goes on when the holder has ended and returned all it had", () => {
+  const { runtime, leases } = setUp();
+  leases.grant(inode, holder);
+  leases.grant(inode + 1, holder);
+  leases.grant(inode + 1, changer);
+  const cleared = change(runtime, leases);
+  runtime.pass(10);
+  assert(!cleared());
+  leases.returnedAll(holder);
+  runtime.pass(0);
+  assert(cleared());
+  assertEquals(leases.holders(inode + 1), [changer]);
+});
+
 Deno.test("clear() ends when the lease has run out, and asks again meanwhile", () => {
   const { runtime, leases, recalls } = setUp();
   leases.grant(inode, holder);
