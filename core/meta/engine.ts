@@ -102,6 +102,8 @@ export class Engine {
   readonly chunks: Chunks;
   /** Names that work in progress is changing: `${dir}/${name}`. */
   readonly names = new LockTable();
+  /** Names that a rename has taken away and not yet put in their new place. Who lists their directory waits. */
+  readonly leaving = new LockTable();
   /** Inodes whose data or size work in progress is changing. */
   readonly inodes = new LockTable();
   readonly intents: Intents;

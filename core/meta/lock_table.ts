@@ -82,6 +82,11 @@ export class LockTable {
     return "own";
   }
 
+  /** Waits until those locks of the group that are held now have been free. */
+  *groupSettled(group: number): Task<void> {
+    for (const name of [...this.#groups.get(group) ?? []]) yield* this.settled(name);
+  }
+
   /** Locks held now. */
   get size(): number {
     return this.#held.size;

@@ -131,18 +131,18 @@ function worldKey(state: State, pending: readonly Pending[]): string {
 }
 
 /**
- * What a rename between shards shows half done: a listing may have either of its names, and a directory that gives or
- * takes a directory counts its links a moment apart from the names.
+ * What a rename between shards shows half done: a CLEAR may pass over either of its names, and a directory that gives or
+ * takes a directory counts its links a moment apart from the names. Listings show all of it or nothing.
  */
 function loosen(call: Call, calls: readonly Call[], possibilities: readonly Possibility[]): void {
   const seen = call.observed !== null && typeof call.observed !== "number" ? call.observed.seen : undefined;
-  const listing = call.op.kind === "readdir" || call.op.kind === "clear" ? call.op : null;
-  const dir = listing?.dir ?? seen?.inode;
+  const clear = call.op.kind === "clear" ? call.op : null;
+  const dir = clear?.dir ?? seen?.inode;
   if (dir === undefined) return;
   const names = new Set<string>();
   const visit = ({ op, observed, invokedMs, returnedMs }: Call) => {
     const removes = op.kind === "unlink" || op.kind === "rmdir";
-    if (listing?.kind === "clear" && removes && op.dir === dir) names.add(op.name);
+    if (clear !== null && removes && op.dir === dir) names.add(op.name);
     if (op.kind !== "rename" || typeof observed === "number") return;
     if (invokedMs > call.returnedMs || returnedMs < call.invokedMs) return;
     if (op.dir === dir) names.add(op.name);
@@ -151,7 +151,7 @@ function loosen(call: Call, calls: readonly Call[], possibilities: readonly Poss
   calls.forEach(visit);
   for (const { pending } of possibilities) for (const one of pending) visit(one.call);
   if (names.size === 0) return;
-  if (listing !== null) call.op = { ...listing, loose: [...names] };
+  if (clear !== null) call.op = { ...clear, loose: [...names] };
   else call.observed = { ...call.observed as Success, seen: { ...seen!, nlink: anyNlink } };
 }
 

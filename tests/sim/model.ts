@@ -57,9 +57,8 @@ export type Op =
   | { kind: "append"; inode: number; length: number; tag: number }
   | { kind: "truncate"; inode: number; size: number }
   | { kind: "chmod"; inode: number; mode: number }
-  /** `loose`: names that a rename under way is changing; a listing may show them or not. */
-  | { kind: "readdir"; dir: number; loose?: readonly string[] }
-  /** Removes what files it can; `loose` as in readdir: such names may be passed over though they are there. */
+  | { kind: "readdir"; dir: number }
+  /** Removes what files it can; `loose`: names that are just being changed may be passed over though they are there. */
   | { kind: "clear"; dir: number; loose?: readonly string[] }
   | { kind: "setxattr"; inode: number; name: string; value: string; flags: number }
   | { kind: "getxattr"; inode: number; name: string }
@@ -775,9 +774,8 @@ export class State {
     const errors = this.#dirErrors(op.dir);
     if (errors.length > 0) return step.refused(errors, this);
     if (step.success?.entries === undefined) return [];
-    const firm = (name: string) => op.loose === undefined || !op.loose.includes(name);
-    const entries = step.success.entries.filter(([name]) => firm(name));
-    if (entries.length !== [...this.inodes.get(op.dir)!.entries.keys()].filter(firm).length) return [];
+    const { entries } = step.success;
+    if (entries.length !== this.inodes.get(op.dir)!.entries.size) return [];
     // deno-lint-ignore no-this-alias
     let state: State = this;
     for (const [name, inode, type] of entries) {

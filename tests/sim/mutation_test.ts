@@ -140,6 +140,15 @@ mutation(
 mutation("files end while they are open", 100, Opens, "mayBeOpen", () => () => false);
 
 mutation(
+  "directories are listed while names have left them that are nowhere else yet",
+  100,
+  LockTable,
+  "groupSettled",
+  () => function* () {},
+  "listings",
+);
+
+mutation(
   "directories move without the move lock",
   300,
   LockTable,

@@ -59,11 +59,15 @@ export interface Outcome {
 
 /** Draws the scenario of a seed. */
 export function scenarioOf(seed: number): Scenario {
-  const random = new Random(seed, "scenario"), kinds = new Random(seed, "kinds");
+  const random = new Random(seed, "scenario"), kinds = new Random(seed, "kinds"), lists = new Random(seed, "lists");
   const actors = random.pick([1, 1, 2]);
   const drawn = random.pick(["names", "names", "data", "data", "mixed", "moves"]);
   // About a third of the runs: the others stay what they were before there were locks.
-  const mix = kinds.chance(0.4) ? kinds.pick(["locks", "locks", "ranges", "orphans"]) : drawn;
+  const mix = kinds.chance(0.4)
+    ? kinds.pick(["locks", "locks", "ranges", "orphans"])
+    : lists.chance(0.1)
+    ? "listings"
+    : drawn;
   return {
     seed,
     mix,

@@ -128,6 +128,13 @@ export const mixes: Readonly<Record<string, Mix>> = {
     rename: 12,
     readdir: 1,
   },
+  listings: {
+    lookup: 2,
+    mkdir: 4,
+    rename: 9,
+    readdir: 9,
+    rmdir: 1,
+  },
   mixed: {
     lookup: 2,
     stat: 2,
@@ -155,7 +162,7 @@ export const mixes: Readonly<Record<string, Mix>> = {
 };
 
 /** Mixes in which few names make all clients meet. */
-const meetingMixes: readonly Mix[] = [mixes.moves, mixes.locks, mixes.ranges];
+const meetingMixes: readonly Mix[] = [mixes.moves, mixes.locks, mixes.ranges, mixes.listings];
 
 /** What the actors of all clients know: inode numbers to try things on. */
 export class Pool {

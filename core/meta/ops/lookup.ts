@@ -1,7 +1,8 @@
 /**
  * Reading the namespace: LOOKUP, GETATTR, GETATTRS, READLINK, READDIR. One request, one shard, no record; the last two
  * may move an atime.
- * A name that work in progress is changing is waited for, so that nobody sees a rename half done.
+ * A name that work in progress is changing is waited for, and so is, to list a directory, what has left it and is not yet
+ * where it goes: nobody sees a rename half done.
  *
  * @module
  */
@@ -14,6 +15,9 @@ import { inodeKey, kind, shardOf } from "../layout.ts";
 
 /** Bytes that an entry of a directory page counts besides its name: what it takes in a READDIR or READDIRPLUS reply. */
 const entryBytes = 24, entryAttributesBytes = 128;
+
+/** Times that a listing waits for renames out of its directory; where they never end it then shows what it finds. */
+const leavingWaitsMax = 64;
 
 /** Longest page of a directory. */
 const pageBytesMax = 512 * 1024;
@@ -69,11 +73,28 @@ export function readlink(engine: Engine, request: Request): Answer {
 }
 
 /** READDIR: a page of about `limitBytes`, at least one entry, and never more than a frame takes. */
-export function readdir(engine: Engine, request: Request): Answer {
+export function readdir(engine: Engine, request: Request): Answer | Task<Answer> {
+  const { dir, accessTimes } = request.body, parent = engine.directory(dir);
+  if (failed(parent)) return answerErrno(parent);
+  const moved = engine.accessTimes.read(parent, accessTimes, request.head.session);
+  return isLeft(engine, dir) ? readdirLater(engine, request, moved) : readdirNow(engine, request, moved);
+}
+
+/** True while names have left the directory that are nowhere else yet. */
+function isLeft(engine: Engine, dir: number): boolean {
+  return engine.leaving.size > 0 && engine.leaving.heldInGroup(dir, "") !== "none";
+}
+
+function* readdirLater(engine: Engine, request: Request, moved: boolean): Task<Answer> {
+  const { dir } = request.body;
+  for (let i = 0; i < leavingWaitsMax && isLeft(engine, dir); i++) yield* engine.leaving.groupSettled(dir);
+  return readdirNow(engine, request, moved);
+}
+
+function readdirNow(engine: Engine, request: Request, moved: boolean): Answer {
   const { dir, cookie, plus } = request.body, limitBytes = Math.min(request.body.limitBytes, pageBytesMax);
   const parent = engine.directory(dir);
   if (failed(parent)) return answerErrno(parent);
-  const moved = engine.accessTimes.read(parent, request.body.accessTimes, request.head.session);
   const entries: { name: Uint8Array; inode: number; type: number; cookie: number; attributes: Attributes | null }[] =
     [];
   let bytes = 0, end = true;

@@ -14,6 +14,9 @@
  * 6. steps: moved inodes learn parent and ctime; the target name is set and freed; a replaced file loses a link; locks end;
  * 7. one record ends the intent with the reply.
  *
+ * From 5 until the target name is set the name is in neither place, or an exchanged inode in both: whoever lists the
+ * source's directory then waits (ops/lookup.ts), so that nobody sees a rename half done by looking at one after the other.
+ *
  * A lock that is taken answers BUSY: the driver frees what it has and ends with EBUSY, upon which the server starts the
  * request over, so nobody waits while holding.
  *
@@ -178,10 +181,15 @@ function* drive(engine: Engine, intent: Intent, body: Body): Task<Answer> {
       yield* undo(intent, body, root);
       return errno === 0 ? intent.finish(new Plan(), nothingRemoved) : intent.abort(errno);
     }
+    leave(engine, intent, body);
     yield* commit(engine, intent, body, state);
-  }
-  const unlinked = yield* finish(intent, body, state, root);
+  } else leave(engine, intent, body);
+  const unlinked = yield* finish(engine, intent, { body, state, root });
   return intent.finish(new Plan(), unlinked.gone === null ? removed : unlinked);
+}
+
+function leave(engine: Engine, intent: Intent, { dir, name }: Body): void {
+  engine.leaving.tryAcquire(nameLock(dir, name), intent.owner, dir);
 }
 
 /** Both names stand for one inode: rename(2) does nothing. */
@@ -291,8 +299,8 @@ function* commit(engine: Engine, intent: Intent, body: Body, state: State): Task
 }
 
 /** Step 6. Tells which file has lost its last name. */
-function* finish(intent: Intent, body: Body, state: State, root: number): Task<Removed> {
-  const { inode, type, victim, victimType } = state;
+function* finish(engine: Engine, intent: Intent, at: { body: Body; state: State; root: number }): Task<Removed> {
+  const { body, state, root } = at, { inode, type, victim, victimType } = state;
   const exchange = (body.flags & renameFlags.exchange) !== 0;
   let removed = nothingRemoved;
   // While both names are locked: the next rename of this inode tells it its parent after this one.
@@ -300,6 +308,7 @@ function* finish(intent: Intent, body: Body, state: State, root: number): Task<R
   if (exchange) yield* intent.step(steps.movedBack, shardOf(victim), "moved", { inode: victim, parent: body.dir });
   const target = { dir: body.newDir, name: body.newName, inode, type, claim: steps.claim };
   yield* intent.step(steps.setTarget, shardOf(body.newDir), "setName", target);
+  engine.leaving.release(nameLock(body.dir, body.name), intent.owner, body.dir);
   if (victim !== 0 && !exchange && victimType !== directoryType) {
     const links = { inode: victim, add: false, parent: 0 };
     removed = removedBy((yield* intent.step(steps.unlinkVictim, shardOf(victim), "changeLinks", links)).outcome);

@@ -302,3 +302,36 @@ both("a reader finds one file or the other while rename() replaces it again and 
   await written;
   assertEquals(await reader.readText("name"), "version 20");
 });
+
+/** Does `look` again and again until `work` is done. */
+async function meanwhile(work: Promise<void>, look: () => Promise<void>): Promise<void> {
+  let over = false;
+  const looking = async () => {
+    while (!over) await look();
+  };
+  await Promise.all([work.finally(() => over = true), looking()]);
+}
+
+both("who lists a directory on another client finds what is renamed in it by one name or the other", async (fs) => {
+  const other = await fs.elsewhere(), rounds = 30;
+  await fs.mkdir("dir");
+  await fs.mkdir("dir/0");
+  const renames = async () => {
+    for (let i = 0; i < rounds; i++) await fs.rename(`dir/${i % 2}`, `dir/${(i + 1) % 2}`);
+  };
+  await meanwhile(renames(), async () => assertGreater((await other.readdir("dir")).length, 0));
+});
+
+both("who lists the old and then the new directory on another client finds what is renamed", async (fs) => {
+  const other = await fs.elsewhere(), rounds = 20;
+  await fs.mkdir("from");
+  await fs.mkdir("to");
+  for (let i = 0; i < rounds; i++) await fs.mkdir(`from/${i}`);
+  const renames = async () => {
+    for (let i = 0; i < rounds; i++) await fs.rename(`from/${i}`, `to/${i}`);
+  };
+  await meanwhile(renames(), async () => {
+    const entries = [...await other.readdir("from"), ...await other.readdir("to")];
+    assertEquals(new Set(entries.map(({ name }) => name)).size, rounds);
+  });
+});
