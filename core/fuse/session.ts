@@ -13,7 +13,7 @@ import type { AttributeChange, Caller, FileSystem, Lock, Writing } from "../clie
 import { lockEnd, renameFlags, xattrFlags } from "../client/filesystem.ts";
 import { E, failed, type Result } from "../errno.ts";
 import { accessAclName, capabilityName, defaultAclName, sameName } from "../meta/acl.ts";
-import { type Attributes, inodeFlags, S } from "../meta/attributes.ts";
+import { type Attributes, inodeFlags, isRegular, S } from "../meta/attributes.ts";
 import type { Meter } from "../metrics/meter.ts";
 import { RecentMap } from "../recent_map.ts";
 import { Future, type Task } from "../task.ts";
@@ -97,6 +97,9 @@ const copyBytesMax = 64 << 20;
 const dataVersionsMax = 65_536;
 /** Read-ahead allowed in bytes; the bdi's own setting is the effective limit. */
 const maxReadaheadBytes = 1 << 20;
+
+/** Threads remembered whose OPEN came too late; files opened ahead of their OPEN; tries to find one that can be opened. */
+const outrunMax = 1_024, aheadMax = 64, openAheadMax = 16;
 
 /** What is asked of the kernel at INIT, where it offers it. NO_OPEN_SUPPORT is left out: opens are registered. */
 const wantedFlags = INIT.ASYNC_READ | INIT.POSIX_LOCKS | INIT.ATOMIC_O_TRUNC | INIT.EXPORT_SUPPORT | INIT.BIG_WRITES |
@@ -192,6 +195,10 @@ export class FuseSession {
   #parked = 0;
   /** Versions of files at their last open. */
   #dataVersions = new RecentMap<number>(dataVersionsMax);
+  /** Threads whose OPEN found that its file is gone. */
+  readonly #outrun = new Set<number>();
+  /** Files that LOOKUP has opened, by the thread whose OPEN is to follow. */
+  readonly #ahead = new Map<number, number>();
   /** True when the kernel leaves the umask to us (FUSE_DONT_MASK was agreed on). */
   #dontMask = true;
   #closed = false;
@@ -298,7 +305,7 @@ export class FuseSession {
   #answerKnown(request: FuseRequest): number {
     switch (request.opcode) {
       case FUSE.LOOKUP: {
-        if (isDot(request.name) || isDotDot(request.name)) return taskNeeded;
+        if (isDot(request.name) || isDotDot(request.name) || this.#outrun.has(request.pid)) return taskNeeded;
         const known = this.fileSystem.knownEntry(this.#inode(request.nodeid), request.name);
         return known === null ? taskNeeded : this.#found(request, known);
       }
@@ -519,7 +526,37 @@ export class FuseSession {
       return this.#entry(request, !failed(own) && own.nlink === 0 ? E.STALE : own);
     }
     if (isDotDot(name)) return this.#entry(request, yield* this.fileSystem.parent(dir));
-    return this.#found(request, yield* this.fileSystem.lookup(dir, name));
+    const found = yield* this.fileSystem.lookup(dir, name);
+    return this.#found(request, this.#outrun.has(request.pid) ? yield* this.#openAhead(request, dir, found) : found);
+  }
+
+  /**
+   * Opens the file that a LOOKUP has found for a thread whose OPEN has just come too late: a rename had replaced the file
+   * in between. The kernel looks and opens once more, and only once; what is open cannot be taken from it.
+   */
+  *#openAhead(request: FuseRequest, dir: number, looked: Result<Attributes>): Task<Result<Attributes>> {
+    const { name, pid } = request;
+    let found = looked;
+    for (let attempt = 0; attempt < openAheadMax && !failed(found) && isRegular(found.mode); attempt++) {
+      this.#outrun.delete(pid);
+      const opened = yield* this.fileSystem.open(found.inode, { truncate: false });
+      if (!failed(opened)) {
+        yield* this.#endAhead(this.#ahead.size >= aheadMax ? this.#ahead.keys().next().value! : pid);
+        this.#ahead.set(pid, opened.inode);
+        return opened;
+      }
+      if (opened !== E.STALE && opened !== E.NOENT) return found;
+      found = yield* this.fileSystem.lookup(dir, name);
+    }
+    return found;
+  }
+
+  /** Ends what {@linkcode #openAhead} has opened for a thread: it has come to its OPEN, or never will. */
+  *#endAhead(pid: number): Task<void> {
+    const inode = this.#ahead.get(pid);
+    if (inode === undefined) return;
+    this.#ahead.delete(pid);
+    yield* this.fileSystem.release(inode);
   }
 
   /** The reply to LOOKUP of a name. */
@@ -736,7 +773,12 @@ export class FuseSession {
     const killSetId = (request.u32(openIn.openFlags) & FUSE_OPEN_KILL_SUIDGID) !== 0;
     const options = { truncate, killSetId, writing: writingOf(flags) };
     const attributes = yield* this.fileSystem.open(this.#inode(request.nodeid), options);
-    if (failed(attributes)) return request.fail(attributes);
+    if (this.#ahead.size > 0) yield* this.#endAhead(request.pid);
+    if (failed(attributes)) {
+      if (this.#outrun.size >= outrunMax) this.#outrun.clear();
+      if (attributes === E.STALE) this.#outrun.add(request.pid);
+      return request.fail(attributes);
+    }
     if (!(yield* this.#opened(request, attributes))) return request.fail(E.NFILE);
     encodeOpen(request.view, request.bodyAt, request.handle, this.#openFlags(request, flags, attributes));
     return request.finish(openOut.sizeof);

@@ -239,6 +239,31 @@ Deno.test("OPEN keeps no pages of a mount whose reads all move the atime", () =>
   for (let open = 0; open < 2; open++) assertEquals(openFlagsOf(harness, node, 0), 0);
 });
 
+Deno.test("a thread whose OPEN came after a rename opens what it looks up next, however soon that is replaced too", () => {
+  const harness = new Harness(), pid = 7, { fileSystem } = harness;
+  const replace = (text: string) => {
+    const { node, fh } = create(harness, "new");
+    write(harness, node, 0, utf8(text));
+    release(harness, node, fh);
+    assertEquals(harness.ask("RENAME", {}, struct(8, { 0: 1n }), "new", "name").errno, 0);
+  };
+  const look = () => nodeOf(harness.ask("LOOKUP", { pid }, "name"));
+  const open = (nodeid: number) => harness.ask("OPEN", { nodeid, pid }, struct(8));
+  replace("first");
+  const first = look();
+  replace("second");
+  assertEquals(open(first).errno, E.STALE);
+  const second = look();
+  replace("third");
+  const opened = open(second);
+  assertEquals(opened.errno, 0);
+  assertEquals([fileSystem.opens, harness.session.openFiles], [1, 1]);
+  assertEquals(read(harness, second, 0, 10).body, utf8("second"));
+  release(harness, second, opened.view.getBigUint64(0, true));
+  look();
+  assertEquals([fileSystem.opens, fileSystem.inodes], [0, 2]);
+});
+
 Deno.test("OPEN registers and RELEASE ends each open, and a file lives until then", () => {
   const harness = new Harness();
   const { node, fh } = create(harness, "file");
