@@ -289,6 +289,11 @@ export class Ring {
     this.#enter(wait, enterGetEvents | enterExtArg, this.#extArg, 24n);
   }
 
+  /** Gives everything queued to the kernel now, for what should not wait for the end of the turn. */
+  submit(): void {
+    this.#enter(0, 0, 0n, 0n);
+  }
+
   /** True when the kernel holds completions that did not fit: enter before waiting for anything else. */
   get overflowed(): boolean {
     return (Atomics.load(this.cq, this.#sqFlagsAt) & 2) !== 0;

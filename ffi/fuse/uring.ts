@@ -293,7 +293,7 @@ export class FuseUring {
     return true;
   }
 
-  /** Sends the reply of `length` bytes that is in the buffer, with the end of the turn at the latest. */
+  /** Sends the reply of `length` bytes that is in the buffer, at the end of the turn at the latest. */
   answer(entry: Entry, length: number): void {
     const { request, queue } = entry;
     if (entry.parked) {
@@ -322,6 +322,8 @@ export class FuseUring {
       ring.sqe[i + 14] = u32[words + (uringHeader.commitId >> 2)];
       ring.sqe[i + 15] = u32[words + (uringHeader.commitId >> 2) + 1];
       ring.sqe[i + 16] = entry.queue.id;
+      // A program alone should not wait for the rest of the turn; the replies to several leave together.
+      if (this.#active === 0) ring.submit();
     }
     if (this.#ending !== null) this.#endIfIdle();
   }

@@ -50,6 +50,19 @@ Deno.test("Ring.enter() returns after its time-out when nothing completes", () =
   ring.close();
 });
 
+Deno.test("Ring.submit() has the kernel take what is queued at once", () => {
+  const arena = new Arena(4 << 20), ring = new Ring(arena), fd = libc.eventfd(0, 0o4000);
+  const at = arena.reserve(16, 8), value = () => libc.read(fd, BigInt(arena.base + at + 8), 8n);
+  arena.u32[at >> 2] = 7;
+  ring.write(3, fd, arena.base + at, 8, -1);
+  assertEquals(value(), -1);
+  ring.submit();
+  assertEquals([value(), arena.u32[(at >> 2) + 2]], [8, 7]);
+  assertEquals(until(ring, 1).map((seen) => [seen.slot, seen.res]), [[3, 8]]);
+  ring.close();
+  libc.close(fd);
+});
+
 Deno.test("Ring.cancel() ends a poll and a receive, and says nothing when there is nothing to cancel", () => {
   const ring = new Ring(new Arena(4 << 20));
   const fd = libc.eventfd(0, 0);
