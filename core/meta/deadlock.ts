@@ -4,6 +4,9 @@
  * circle that is found is followed a second time; when all its waits are still the same ones, they have all waited
  * between the two looks, and nobody in it can go on. Stores that do not answer leave it open until the next look.
  *
+ * All in a circle may find it at the same time, and one of them has to give way, not all: each gives way at its first
+ * find, its second, and so on, by its place in the order of the owners' names (LockService.givesWay).
+ *
  * @module
  */
 
@@ -19,24 +22,35 @@ const ownersMax = 1024;
 /** A store that does not answer within this time is left out until the next look. */
 const askMs = 1_000;
 
-/** True when `owner` waits for itself, over any stores. */
-export function* isDeadlocked(engine: Engine, owner: LockOwner): Task<boolean> {
-  const before = yield* findCircle(engine, owner);
-  if (before.length === 0) return false;
-  const after = new Set(yield* findCircle(engine, owner));
-  return before.every((one) => after.has(one));
+/** A wait of a circle. */
+interface CircleWait {
+  /** {@linkcode ownerKey} of who waits. */
+  owner: string;
+  /** Of this very wait. */
+  text: string;
 }
 
-/** The waits that lead from an owner back to itself, each as a text; empty when none do. */
-function* findCircle(engine: Engine, owner: LockOwner): Task<string[]> {
+/** When `owner` waits for itself, over any stores: how many of that circle are to give way before it does; else null. */
+export function* placeInDeadlock(engine: Engine, owner: LockOwner): Task<number | null> {
+  const before = yield* findCircle(engine, owner);
+  if (before.length === 0) return null;
+  const after = new Set((yield* findCircle(engine, owner)).map(({ text }) => text));
+  if (!before.every(({ text }) => after.has(text))) return null;
   const me = ownerKey(owner);
-  /** Owner -> the texts of the waits that led to it. */
-  const paths = new Map<string, string[]>([[me, []]]);
+  return before.filter((one) => one.owner < me).length;
+}
+
+/** The waits that lead from an owner back to itself; empty when none do. */
+function* findCircle(engine: Engine, owner: LockOwner): Task<CircleWait[]> {
+  const me = ownerKey(owner);
+  /** Owner -> the waits that led to it. */
+  const paths = new Map<string, CircleWait[]>([[me, []]]);
   let frontier = [owner];
   for (let step = 0; step < stepsMax && frontier.length > 0 && frontier.length <= ownersMax; step++) {
     const next: LockOwner[] = [];
     for (const one of yield* waitsEverywhere(engine, frontier)) {
-      const path = [...paths.get(ownerKey(one.owner)) ?? [], `${ownerKey(one.owner)} ${one.inode} ${one.ticket}`];
+      const waiter = ownerKey(one.owner);
+      const path = [...paths.get(waiter) ?? [], { owner: waiter, text: `${waiter} ${one.inode} ${one.ticket}` }];
       for (const blocker of one.blockers) {
         const key = ownerKey(blocker);
         if (key === me) return path;

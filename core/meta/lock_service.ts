@@ -41,6 +41,8 @@ interface Waiter {
   /** When to look for a deadlock next, and the time after that. */
   checkAtMs: number;
   checkMs: number;
+  /** Times that the wait was found to be part of a deadlock. */
+  finds: number;
 }
 
 /** What came of a request; `granted` of a wait that was to be ended. */
@@ -109,6 +111,7 @@ export class LockService {
       ticket,
       checkAtMs: this.runtime.nowMs() + deadlockCheckMs,
       checkMs: deadlockCheckMs,
+      finds: 0,
     });
     this.#wake(inode, locks);
     return E.AGAIN;
@@ -170,6 +173,17 @@ export class LockService {
     waiter.checkMs = Math.min(deadlockCheckMsMax, waiter.checkMs * 2);
     waiter.checkAtMs = nowMs + waiter.checkMs;
     return true;
+  }
+
+  /**
+   * A wait was found in a deadlock, in which `before` others are to give way before it. True when it is its turn; else they
+   * have until it is asked for the next time.
+   */
+  givesWay(session: number, inode: number, ticket: number, before: number): boolean {
+    const waiter = this.#waiter(inode, session, ticket);
+    if (waiter === undefined) return false;
+    waiter.checkAtMs = this.runtime.nowMs();
+    return waiter.finds++ >= before;
   }
 
   /** What an owner waits for in this store. */

@@ -8,7 +8,7 @@
 import { E, failed } from "../../errno.ts";
 import { status } from "../../protocol/frame.ts";
 import type { Task } from "../../task.ts";
-import { isDeadlocked } from "../deadlock.ts";
+import { placeInDeadlock } from "../deadlock.ts";
 import { type Answer, answerErrno, type Engine, type Request } from "../engine.ts";
 import { lockType, type SessionLock, type WireLock } from "../lock_ranges.ts";
 import type { LockOwner, LockWait } from "../lock_service.ts";
@@ -42,7 +42,9 @@ export function setlock(engine: Engine, request: Request): Answer | Task<Answer>
 
 /** A wait that lasts, asked for again: ends with EDEADLK if it would last for ever. */
 function* lookForDeadlock(engine: Engine, request: Request): Task<Answer> {
-  return setNow(engine, request, yield* isDeadlocked(engine, wanted(request)));
+  const { inode, ticket } = request.body, place = yield* placeInDeadlock(engine, wanted(request));
+  const ends = place !== null && engine.locks.givesWay(request.head.session, inode, ticket, place);
+  return setNow(engine, request, ends);
 }
 
 function setNow(engine: Engine, request: Request, deadlocked: boolean): Answer {

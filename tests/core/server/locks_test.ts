@@ -2,6 +2,7 @@ import { assert, assertEquals } from "@std/assert";
 import { type Lock, lockEnd } from "../../../core/client/filesystem.ts";
 import type { VolumeClient } from "../../../core/client/volume_client.ts";
 import { E, failed } from "../../../core/errno.ts";
+import { placeInDeadlock } from "../../../core/meta/deadlock.ts";
 import { lockType } from "../../../core/meta/lock_ranges.ts";
 import * as m from "../../../core/protocol/messages.ts";
 import { Future, type Task } from "../../../core/task.ts";
@@ -105,6 +106,21 @@ Deno.test("a circle of waits over two servers and two clients ends one of them w
   assertEquals([lost.done.value, other.done.settled], [E.DEADLK, false]);
   assertEquals(w.set(client, held, lock(1, "unlock")), 0);
   assertEquals(w.cluster.end(other.done), 0);
+});
+
+Deno.test("of all who find one circle of waits at the same time one is to give way first", () => {
+  const w = new World(), [first, second] = w.files;
+  assertEquals([w.set(w.a, first, lock(1, "write")), w.set(w.b, second, lock(1, "write"))], [0, 0]);
+  const waits = [w.wait(w.a, second, lock(1, "write")), w.wait(w.b, first, lock(1, "write"))];
+  w.cluster.world.pass(1_000);
+  const places = [11, 12].map((session, i) => {
+    const { node, server } = w.cluster.servers[i];
+    return node.spawn(placeInDeadlock(server.engine, { session, ownerLow: 1, ownerHigh: 0 }));
+  });
+  w.cluster.world.run(() => places.every((one) => one.settled), 500, "both to look");
+  assertEquals([...places.map((one) => one.value), ...waits.map((one) => one.done.settled)], [0, 1, false, false]);
+  w.cluster.world.pass(10_000);
+  assertEquals(waits.map((one) => one.done.settled), [true, false]);
 });
 
 Deno.test("a circle of three over three servers ends with EDEADLK, a long wait without a circle does not", () => {
