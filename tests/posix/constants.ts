@@ -84,6 +84,7 @@ export const SYS = {
   fallocate: 285,
   preadv: 295,
   pwritev: 296,
+  prlimit64: 302,
   name_to_handle_at: 303,
   open_by_handle_at: 304,
   syncfs: 306,
@@ -208,3 +209,6 @@ export const nameMax = 255;
 export const pathMax = 4095;
 /** Symbolic links that one path may lead through. */
 export const linksMax = 40;
+
+/** Resource of prlimit64(2): the largest file. */
+export const RLIMIT_FSIZE = 1;

@@ -1,8 +1,8 @@
 /** write(2), pwrite(2), writev(2), pwritev(2). What it does to setuid and setgid is in set_id.ts. */
 
-import { assertEquals, assertGreater, assertGreaterOrEqual } from "@std/assert";
+import { assertEquals, assertGreater, assertGreaterOrEqual, assertRejects } from "@std/assert";
 import { both, fails, kernel, later, pattern, text } from "../case.ts";
-import { O, RWF, SEEK } from "../constants.ts";
+import { O, RLIMIT_FSIZE, RWF, SEEK } from "../constants.ts";
 
 const mebibyte = 1048576;
 
@@ -160,6 +160,27 @@ both("a file of 8 TiB can be made of one byte at its end", async (fs) => {
   assertEquals(text(await file.pread(10, at)), "z");
   assertEquals((await file.pread(5, 2 ** 42)).every((byte) => byte === 0), true);
 });
+
+const ownLimit = { notOn: { local: "its largest file is another" } };
+
+both("what lies behind 8 TiB is EFBIG and leaves the file", async (fs) => {
+  const file = await fs.open("file", O.RDWR | O.CREAT);
+  await fails("EFBIG", file.pwrite("z", 2 ** 43));
+  await fails("EFBIG", file.ftruncate(2 ** 43 + 1));
+  assertEquals((await file.fstat()).size, 0);
+}, ownLimit);
+
+kernel(
+  "a write across the process's limit of a file's size is cut short there, one behind it ends by SIGXFSZ",
+  async (fs) => {
+    const limited = await fs.process(), limit = new Uint8Array(new BigUint64Array([1000n, 1000n]).buffer);
+    const file = await limited.open("file", O.RDWR | O.CREAT);
+    await limited.call("prlimit64", [0, RLIMIT_FSIZE, limit, 0]);
+    assertEquals(await file.pwrite(pattern(1500), 0), 1000);
+    await assertRejects(() => file.pwrite("z", 1000), Error, "SIGXFSZ");
+    assertEquals(await fs.readFile("file"), pattern(1500).subarray(0, 1000));
+  },
+);
 
 both("writes of two clients into parts of one file are all kept", async (fs) => {
   const other = await fs.elsewhere();
