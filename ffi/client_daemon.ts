@@ -88,8 +88,9 @@ export async function runClientDaemon(options: ClientDaemonOptions): Promise<str
 
 /** What keeps the daemon from serving, a line each. */
 function problems(session: ManagerSession, mounts: ClientMounts): string[] {
-  const down = mounts.list().filter(({ state }) => state === "waiting");
+  const down = mounts.list().filter(({ state }) => state === "waiting"), { silentMs } = session;
   return [
+    ...silentMs === 0 ? [] : [`no answer from the manager for ${Math.round(silentMs / 1000)} s`],
     ...session.isOpen ? [] : [`no session yet with the manager at ${session.client.address}`],
     ...down.map(({ mountpoint, problem }) => `${mountpoint} is down: ${problem}`),
   ];

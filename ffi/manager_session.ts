@@ -14,6 +14,9 @@ import { ManagerClient, ManagerFailure } from "./manager_client.ts";
 /** How long closing a session waits for the manager. */
 const closeTimeoutMs = 2_000;
 
+/** Heartbeats that may be missed before the manager counts as silent. */
+const missedMax = 4;
+
 /** How a session is made. */
 export interface ManagerSessionOptions {
   /** `host:port`. */
@@ -38,6 +41,9 @@ export class ManagerSession {
   readonly #ended = new AbortController();
   readonly #opened = Promise.withResolvers<void>();
   #session = 0;
+  #intervalMs = 0;
+  /** When the manager last answered a heartbeat. */
+  #heardAtMs = 0;
   #refusal = "";
   #map: ClusterMap | null = null;
   #mapBytes = new Uint8Array();
@@ -73,6 +79,12 @@ export class ManagerSession {
   /** True once a session was opened. */
   get isOpen(): boolean {
     return this.#session !== 0;
+  }
+
+  /** How long the manager has left several heartbeats in a row without an answer, in ms; 0: it answers. */
+  get silentMs(): number {
+    const sinceMs = performance.now() - this.#heardAtMs;
+    return this.isOpen && sinceMs > missedMax * this.#intervalMs ? sinceMs : 0;
   }
 
   /** Number of the session; 0 before it is open. */
@@ -142,6 +154,8 @@ export class ManagerSession {
     const opened = await this.client.patiently(() => this.client.openSession(who), this.#ended.signal);
     this.#session = opened.session;
     this.#take(Uint8Array.from(opened.map));
+    this.#intervalMs = opened.heartbeatIntervalMs;
+    this.#heardAtMs = performance.now();
     return opened.heartbeatIntervalMs;
   }
 
@@ -161,6 +175,7 @@ export class ManagerSession {
     // A mount of a deleted volume stays until somebody unmounts it, but it holds nothing.
     const mounts = this.mounts().filter(({ volume }) => live.has(volume) || volume === wanted);
     await this.client.clientHeartbeat({ session: this.#session, mounts });
+    this.#heardAtMs = performance.now();
   }
 
   #take(bytes: Uint8Array): void {

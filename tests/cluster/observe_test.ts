@@ -3,10 +3,12 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { buildExecutable } from "../../cmd/build.ts";
 import type { MountRates } from "../../cmd/client/mount_rates.ts";
-import { attempt, type Cluster, run, shell, withCluster } from "./harness.ts";
+import { attempt, type Cluster, run, shell, sleep, withCluster } from "./harness.ts";
 import { needs, needyTest } from "./needs.ts";
 
 const files = 200;
+/** How long a client may take to tell that its manager is silent. */
+const healthMs = 20_000;
 /** Creates, reads and removes small files, and writes and reads a large one. */
 const work = `
   mkdir -p "$1/small"; cd "$1/small"
@@ -142,6 +144,19 @@ needyTest("metrics, stats and profile tell what a cluster does", needs("mount"),
       assertEquals(total(pages.manager, "sealfs_servers", 'state="up"'), 3);
       assert(total(pages.manager, "sealfs_manager_heartbeats_total", 'from="servers"') >= 3);
       assert(total(pages.manager, "sealfs_server_heartbeat_age_seconds") < 9);
+    });
+
+    await t.step("a client whose manager is silent does not say that it is well", async () => {
+      await cluster.manager.kill9();
+      const limit = performance.now() + healthMs;
+      let health = await page(metrics.client1, "/healthz");
+      for (; health.status === 200; health = await page(metrics.client1, "/healthz")) {
+        assert(performance.now() < limit, "it says that it is well");
+        await sleep(200);
+      }
+      assertEquals(health.status, 503);
+      assertMatch(health.text, /no answer from the manager for \d+ s/);
+      await cluster.manager.start();
     });
   });
 });
