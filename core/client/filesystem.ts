@@ -312,6 +312,8 @@ export interface FileSystem {
 
   /** Attributes of an inode as they are now, if that is known without asking; else null. */
   known(inode: number): Attributes | null;
+  /** As `open` without truncation, if that takes no asking; else null, and nothing is open. */
+  openKnown(inode: number): Attributes | null;
   /** What `lookup` would say if that is known without asking: attributes, or ENOENT; else null. */
   knownEntry(dir: number, name: Uint8Array): Result<Attributes> | null;
   /** Milliseconds from now for which attributes that this file system has given may be used without asking; 0: none. */

@@ -165,15 +165,24 @@ function targetErrno(type: number, target: Uint8Array | undefined): number {
   return target.includes(0) ? E.INVAL : 0;
 }
 
+/**
+ * Opens a file under a lease, which the server is told later; null: it has to be asked. Who may open a file that chattr
+ * protects depends on how it is opened: there the server is asked, too.
+ */
+export function openKnown(volume: Volume, inode: number): Attributes | null {
+  const { opens, leases } = volume.session, known = leases.attributes(inode);
+  if (known === null || !isRegular(known.mode) || keptErrno(known) !== 0) return null;
+  return opens.lend(inode, leases.validityMs(known)) ? known : null;
+}
+
 /** Opens: under a lease without a word to the server, else OPEN; with `truncate` the file is cut to nothing, which also moves its times when it was empty. */
 export function* open(
   volume: Volume,
   inode: number,
   options: { truncate?: boolean; killSetId?: boolean; writing?: Writing },
 ): Task<Result<Attributes>> {
-  const { opens, leases } = volume.session, known = options.truncate ? null : leases.attributes(inode);
-  if (known !== null && writingErrno(known, options.writing) !== 0) return E.PERM;
-  if (known !== null && isRegular(known.mode) && opens.lend(inode, leases.validityMs(known))) return known;
+  const { opens } = volume.session, known = options.truncate ? null : openKnown(volume, inode);
+  if (known !== null) return known;
   const reply = yield* volume.ask(OPEN, inode, { inode, openId: opens.begin(inode) });
   if (failed(reply)) {
     opens.ended(inode);

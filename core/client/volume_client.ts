@@ -46,6 +46,7 @@ import {
   lookup,
   makeDirectory,
   open,
+  openKnown,
   parent,
   readLink,
   removeDirectory,
@@ -265,6 +266,10 @@ export class VolumeClient implements FileSystem {
 
   known(inode: number): Attributes | null {
     return this.#volume.gone !== 0 ? null : this.#volume.session.leases.attributes(inode);
+  }
+
+  openKnown(inode: number): Attributes | null {
+    return this.#unreadable(inode) === 0 ? openKnown(this.#volume, inode) : null;
   }
 
   knownEntry(dir: number, name: Uint8Array): Result<Attributes> | null {

@@ -318,6 +318,8 @@ export class FuseSession {
         if (errno !== 0) return request.fail(errno);
         return this.#knownAbsent(request) ? request.fail(E.NODATA) : taskNeeded;
       }
+      case FUSE.OPEN:
+        return this.#openKnown(request);
       case FUSE.FLUSH:
         return this.#locks.has(this.#inode(request.nodeid)) ? taskNeeded : request.finish(0);
       case FUSE.OPENDIR:
@@ -767,6 +769,21 @@ export class FuseSession {
     return request.handle !== 0;
   }
 
+  #openKnown(request: FuseRequest): number {
+    const inode = this.#inode(request.nodeid), flags = request.u32(openIn.flags);
+    // What a LOOKUP has opened ahead ends with the OPEN, in a task.
+    if ((flags & O.TRUNC) !== 0 || this.#ahead.size > 0) return taskNeeded;
+    if (this.fileSystem.readOnly && (flags & O.ACCMODE) !== 0) return taskNeeded;
+    const handle = this.#newHandle(inode), known = handle === 0 ? null : this.fileSystem.openKnown(inode);
+    if (known === null) {
+      if (handle !== 0) this.#freeHandle(handle);
+      return taskNeeded;
+    }
+    request.handle = handle;
+    encodeOpen(request.view, request.bodyAt, handle, this.#openFlags(request, flags, known));
+    return request.finish(openOut.sizeof);
+  }
+
   *#open(request: FuseRequest): Task<number> {
     const flags = request.u32(openIn.flags), truncate = (flags & O.TRUNC) !== 0;
     if (this.fileSystem.readOnly && (truncate || (flags & O.ACCMODE) !== 0)) return request.fail(E.ROFS);
@@ -788,10 +805,12 @@ export class FuseSession {
     const handle = request.u64(releaseIn.fh), inode = this.#inode(request.nodeid);
     if (handle === 0 || this.#handles[handle - 1] !== inode) return request.fail(E.BADF);
     this.#freeHandle(handle);
-    if ((request.u32(releaseIn.releaseFlags) & FUSE_RELEASE_FLOCK_UNLOCK) !== 0) {
-      yield* this.#dropLocks(inode, true, request, releaseIn.lockOwner);
+    if (this.#locks.has(inode)) {
+      if ((request.u32(releaseIn.releaseFlags) & FUSE_RELEASE_FLOCK_UNLOCK) !== 0) {
+        yield* this.#dropLocks(inode, true, request, releaseIn.lockOwner);
+      }
+      yield* this.#dropLocksOf(inode, handle);
     }
-    yield* this.#dropLocksOf(inode, handle);
     return done(request, yield* this.fileSystem.release(inode));
   }
 

@@ -150,6 +150,13 @@ export class MemoryFileSystem implements FileSystem {
     return node === undefined ? null : { ...node.a };
   }
 
+  openKnown(inode: number): Attributes | null {
+    const node = this.validForMs > 0 ? this.#nodes.get(inode) : undefined;
+    if (node === undefined) return null;
+    node.opens++;
+    return this.#out(node);
+  }
+
   knownEntry(dir: number, name: Uint8Array): Result<Attributes> | null {
     const parent = this.validForMs > 0 ? this.#directory(dir) : null;
     if (parent === null || typeof parent === "number") return null;

@@ -771,9 +771,12 @@ Deno.test("answer() serves what is known without a task, and leaves everything e
     attributes: () => harness.atOnce("GETATTR", { nodeid: node }, struct(16)),
     capability: () => harness.atOnce("GETXATTR", { nodeid: node }, ...getxattr("security.capability")),
     flush: () => harness.atOnce("FLUSH", { nodeid: node }, struct(24)),
+    open: () => harness.atOnce("OPEN", { nodeid: node }, struct(8)),
   };
   // Nothing is known.
-  for (const name of ["found", "absent", "attributes", "capability"] as const) assertEquals(ask[name](), null, name);
+  for (const name of ["found", "absent", "attributes", "capability", "open"] as const) {
+    assertEquals(ask[name](), null, name);
+  }
   assertEquals(ask.flush()?.errno, 0);
 
   fileSystem.validForMs = 1000;
@@ -781,6 +784,12 @@ Deno.test("answer() serves what is known without a task, and leaves everything e
   assertEquals(ask.absent()?.errno, E.NOENT);
   assertEquals(Number(ask.attributes()?.view.getBigUint64(attrOut.attr, true)), node);
   assertEquals(ask.capability()?.errno, E.NODATA);
+
+  const opens = fileSystem.opens, opened = ask.open();
+  assertEquals([opened?.errno, fileSystem.opens], [0, opens + 1]);
+  assertEquals(release(harness, node, opened!.view.getBigUint64(0, true)).errno, 0);
+  assertEquals(fileSystem.opens, opens);
+  assertEquals(harness.atOnce("OPEN", { nodeid: node }, struct(8, { [openIn.flags]: O.TRUNC })), null);
 
   // What others may have, and what has to be done elsewhere.
   assertEquals(harness.atOnce("GETXATTR", { nodeid: node }, ...getxattr("user.a")), null);
