@@ -5,7 +5,7 @@
  * `remount` it changes the flags of the mount that is there (`mount -o remount,ro DIR`).
  *
  * Of mount(8)'s options, `relatime` (also without any), `noatime`, `strictatime` and `nodiratime` say which reads move
- * access times. Besides them: `transport=classic|uring`, `secret_file=PATH`, `socket_path=PATH`, `io_timeout=SECONDS`,
+ * access times. Besides them: `transport=classic|uring`, `names`, `secret_file=PATH`, `socket_path=PATH`, `io_timeout=SECONDS`,
  * `log_level=LEVEL`.
  *
  * @module
@@ -29,6 +29,7 @@ ${usage}
 Options: those of mount(8), and
   transport=classic   serve by /dev/fuse (the default)
   transport=uring     serve over io_uring
+  names               let the kernel keep names for a second
   secret_file=PATH    file with the cluster's secret
   socket_path=PATH    control socket of the client daemon
   io_timeout=SECONDS  how long a request is retried before it fails with EIO

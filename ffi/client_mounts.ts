@@ -271,8 +271,8 @@ export class ClientMounts {
       const { fd } = mountFuse({ source: `${managerAddress}/${name}`, mountpoint, options });
       mount.session = null;
       mount.device = findMount(mountpoint)?.device ?? "";
-      const { accessTimes } = options;
-      mount.served = await this.#startWorker(mount, session, { fd, volume: volume.id, accessTimes });
+      const { accessTimes, keepNames } = options;
+      mount.served = await this.#startWorker(mount, session, { fd, volume: volume.id, accessTimes, keepNames });
       setReadAhead(mountpoint);
       mount.state = "mounted";
       mount.problem = "";
@@ -288,12 +288,17 @@ export class ClientMounts {
   async #startWorker(
     mount: Mount,
     session: ManagerSession,
-    { fd, volume, accessTimes }: { fd: number; volume: number; accessTimes: AccessTimePolicy },
+    { fd, volume, accessTimes, keepNames }: {
+      fd: number;
+      volume: number;
+      accessTimes: AccessTimePolicy;
+      keepNames: boolean;
+    },
   ): Promise<Served> {
     const { secret, ioTimeoutMs, logger } = this.#options;
     const mailbox = new MainMailbox();
     const worker = new Worker(new URL("./client_worker.ts", import.meta.url), { type: "module" });
-    const fds = { device: fd, keeper: this.#keeper.hold(fd, connectionOf(mount.device)) };
+    const fds = { device: fd, keeper: keepNames ? this.#keeper.hold(fd, connectionOf(mount.device)) : -1 };
     const ready = Promise.withResolvers<void>(), ended = Promise.withResolvers<string>();
     const over = (reason: string) => {
       ready.reject(new MountFailure(reason));

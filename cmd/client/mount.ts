@@ -88,7 +88,8 @@ export const { run } = command(
     details:
       "The daemon of this machine serves the mount and restores it at its next start; it is started when none\n" +
       "runs. Options are those of mount(8), comma-separated, and transport=classic or transport=uring: whether the\n" +
-      "mount is served by /dev/fuse (the default) or over io_uring. --read-only is -o ro.",
+      "mount is served by /dev/fuse (the default) or over io_uring; with names the kernel keeps names for a second.\n" +
+      "--read-only is -o ro.",
     flags: [
       ...clientFlags,
       { name: "read-only", type: "boolean", help: "refuse writes through this mount" },

@@ -39,6 +39,8 @@ export interface MountOptions {
   allowOther?: boolean;
   /** By what the mount is served; a remount does not change it. */
   transport: FuseTransport;
+  /** The kernel may keep names for a second (core/fuse/kernel_cache.ts). */
+  keepNames: boolean;
   /** Change the flags of the mount that is there. */
   remount: boolean;
 }
@@ -87,7 +89,7 @@ const toldOptions = /^(user_id|group_id|max_read)=\d+$/;
  */
 export function parseMountOptions(text: string): MountOptions {
   const given = text.split(","), remount = given.includes("remount"), words = new Set<string>();
-  let allowOther: boolean | undefined, transport = transportDefault;
+  let allowOther: boolean | undefined, transport = transportDefault, keepNames = false;
   for (const word of given) {
     if (word === "" || word.startsWith("x-") || word.startsWith("comment=") || ignoredOptions.has(word)) continue;
     if (remount && (word === "remount" || toldOptions.test(word))) continue;
@@ -97,6 +99,7 @@ export function parseMountOptions(text: string): MountOptions {
     else if (isAtime) continue;
     else if (removes !== undefined) words.delete(removes);
     else if (word === "allow_other") allowOther = true;
+    else if (word === "names" || word === "nonames") keepNames = word === "names";
     else if (word.startsWith(transportPrefix)) transport = transportOf(word.slice(transportPrefix.length));
     else throw new Error(`unknown mount option "${word}"`);
   }
@@ -107,7 +110,7 @@ export function parseMountOptions(text: string): MountOptions {
     noDirectories: words.has("nodiratime"),
   };
   const spoken = [...words].filter((word) => !wordless.has(word));
-  return { readOnly: words.has("ro"), accessTimes, flags, words: spoken, allowOther, transport, remount };
+  return { readOnly: words.has("ro"), accessTimes, flags, words: spoken, allowOther, transport, keepNames, remount };
 }
 
 function transportOf(name: string): FuseTransport {

@@ -12,7 +12,7 @@ import { MS } from "../../ffi/libc.ts";
 
 Deno.test("parseMountOptions() takes what fstab and mount(8) give, and the last word wins", () => {
   const accessTimes = { atime: "relatime", noDirectories: false } as const;
-  const rest = { allowOther: undefined, transport: "classic", remount: false } as const;
+  const rest = { allowOther: undefined, transport: "classic", keepNames: false, remount: false } as const;
   const none = { readOnly: false, accessTimes, flags: 0, words: [], ...rest };
   assertEquals(parseMountOptions(""), none);
   assertEquals(parseMountOptions("defaults,_netdev,nofail,user,x-systemd.automount,relatime,rw"), none);
