@@ -18,6 +18,8 @@ const bytesMax = 96 << 20;
 /** Time the mount may take to come back after its daemon was killed. */
 const outageMsMax = 60_000;
 const pauseMs = 50;
+/** What a killed daemon had asked for may wait this long at a server, for leases that run out, and happen then. */
+const lateMs = 5_000;
 /** Outages that one operation may meet before it is settled. */
 const settlesMax = 20;
 
@@ -358,6 +360,7 @@ async function outage(): Promise<boolean> {
     await sleep(pauseMs);
   }
   outagesSeen = now;
+  await sleep(lateMs);
   // What is open died with the daemon.
   try {
     longOpen?.close();
